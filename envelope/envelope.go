@@ -1,0 +1,109 @@
+// Package envelope turns one value into one sealed value and back.
+package envelope
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/atrestdb/atrest/key"
+)
+
+// Suite is the first byte of an envelope: the algorithm and with it the layout.
+type Suite uint8
+
+// The suites. Their numbers are part of the format.
+const (
+	AES256GCM         Suite = 0x01 // AES-256-GCM, counted 12-byte nonce
+	AES256GCMSnappy   Suite = 0x02 // the same over a Snappy block
+	XAES256GCM        Suite = 0x03 // XAES-256-GCM (C2SP), 24-byte nonce
+	XChaCha20Poly1305 Suite = 0x04 // XChaCha20-Poly1305, 24-byte nonce
+)
+
+// Sizes and limits. They are part of the format.
+const (
+	HeaderSize   = 6       // version, flag, key id
+	TagSize      = 16      // every suite's authentication tag
+	MaxPlaintext = 1 << 30 // bytes in one envelope
+	MaxLocation  = 1 << 20 // bytes of a location
+	MaxGroup     = 255     // bytes of a Raft group's label
+)
+
+// NonceSize is the number of nonce bytes behind the header; 0 for an unknown
+// suite.
+func (s Suite) NonceSize() int {
+	switch s {
+	case AES256GCM, AES256GCMSnappy:
+		return 12
+	case XAES256GCM, XChaCha20Poly1305:
+		return 24
+	}
+	return 0
+}
+
+// Overhead is the number of bytes that an envelope has beyond its body; 0 for
+// an unknown suite.
+func (s Suite) Overhead() int {
+	if n := s.NonceSize(); n != 0 {
+		return HeaderSize + n + TagSize
+	}
+	return 0
+}
+
+// String returns the algorithm's name.
+func (s Suite) String() string {
+	switch s {
+	case AES256GCM:
+		return "AES-256-GCM"
+	case AES256GCMSnappy:
+		return "AES-256-GCM+Snappy"
+	case XAES256GCM:
+		return "XAES-256-GCM"
+	case XChaCha20Poly1305:
+		return "XChaCha20-Poly1305"
+	}
+	return fmt.Sprintf("suite(0x%02x)", uint8(s))
+}
+
+// Header is the clear beginning of an envelope.
+type Header struct {
+	Suite Suite
+	Flag  uint8 // 1: the body is compressed; 0x02 always, 0x01 never
+	KeyID key.ID
+}
+
+// ParseHeader reads the header of an envelope, all of which must be given: it
+// refuses one that is too short for its suite. Nothing is authenticated yet.
+func ParseHeader(env []byte) (Header, error) {
+	if len(env) < HeaderSize {
+		return Header{}, fmt.Errorf("%w: %d bytes", ErrShort, len(env))
+	}
+	h := Header{Suite: Suite(env[0]), Flag: env[1], KeyID: key.ID(binary.BigEndian.Uint32(env[2:]))}
+	switch {
+	case !h.legal():
+		return Header{}, fmt.Errorf("%w: version 0x%02x, flag 0x%02x", ErrSuite, env[0], env[1])
+	case h.KeyID == 0:
+		return Header{}, key.ErrReservedID
+	case len(env) < h.Suite.Overhead():
+		return Header{}, fmt.Errorf("%w: %d bytes, want at least %d", ErrShort, len(env), h.Suite.Overhead())
+	}
+	return h, nil
+}
+
+// legal reports whether the format has this pair of version and flag.
+func (h Header) legal() bool {
+	switch h.Suite {
+	case AES256GCM:
+		return h.Flag == 0
+	case AES256GCMSnappy:
+		return h.Flag == 1
+	case XAES256GCM, XChaCha20Poly1305:
+		return h.Flag <= 1
+	}
+	return false
+}
+
+func (h Header) put(b []byte) {
+	_ = b[HeaderSize-1]
+	b[0], b[1] = byte(h.Suite), h.Flag
+	binary.BigEndian.PutUint32(b[2:], uint32(h.KeyID))
+}
