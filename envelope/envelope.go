@@ -77,7 +77,7 @@ func ParseHeader(env []byte) (Header, error) {
 	if len(env) < HeaderSize {
 		return Header{}, fmt.Errorf("%w: %d bytes", ErrShort, len(env))
 	}
-	h := Header{Suite: Suite(env[0]), Flag: env[1], KeyID: key.ID(binary.BigEndian.Uint32(env[2:]))}
+	h := headerOf(env)
 	switch {
 	case !h.legal():
 		return Header{}, fmt.Errorf("%w: version 0x%02x, flag 0x%02x", ErrSuite, env[0], env[1])
@@ -87,6 +87,12 @@ func ParseHeader(env []byte) (Header, error) {
 		return Header{}, fmt.Errorf("%w: %d bytes, want at least %d", ErrShort, len(env), h.Suite.Overhead())
 	}
 	return h, nil
+}
+
+// headerOf reads a header without looking at it.
+func headerOf(env []byte) Header {
+	_ = env[HeaderSize-1]
+	return Header{Suite: Suite(env[0]), Flag: env[1], KeyID: key.ID(binary.BigEndian.Uint32(env[2:]))}
 }
 
 // legal reports whether the format has this pair of version and flag.
@@ -102,8 +108,8 @@ func (h Header) legal() bool {
 	return false
 }
 
-func (h Header) put(b []byte) {
-	_ = b[HeaderSize-1]
-	b[0], b[1] = byte(h.Suite), h.Flag
-	binary.BigEndian.PutUint32(b[2:], uint32(h.KeyID))
+// append appends the header's bytes.
+func (h Header) append(dst []byte) []byte {
+	id := h.KeyID
+	return append(dst, byte(h.Suite), h.Flag, byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 }

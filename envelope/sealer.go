@@ -1,187 +1,145 @@
 package envelope
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/fips140"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"sync"
-
-	"github.com/atrestdb/atrest/internal/secret"
 )
 
-// Usage counts seals and the plaintext bytes in them.
-type Usage struct{ Seals, Bytes uint64 }
-
-// Meter hands out the right to seal, in blocks, off the hot path. It must be
-// safe for concurrent use and must not wait for I/O.
-type Meter interface {
-	// Reserve grants at least one seal and at most want.Seals. If the grant's
-	// bytes do not suffice for the seal at hand, the sealer gives it back and
-	// asks again for {1, the bytes of that seal}.
-	Reserve(want Usage) (Usage, error)
-	// Return takes back what a reservation did not use.
-	Return(unused Usage)
+// Sealer seals under one DEK. It is safe for concurrent use.
+//
+// Its Seal methods append the envelope to dst and return the extended slice; on
+// error they return nil. They use the whole capacity of dst as scratch space:
+// cap it with a three-index slice if what follows matters. They allocate nothing
+// when the envelope fits into dst. plaintext and location are only read, unless
+// they lie in the spare capacity of dst, which is allowed: SealStorage(buf[:0],
+// buf, location) seals in place if buf has capacity for the envelope.
+type Sealer struct {
+	c     *Cipher
+	issue issuer
 }
 
-// Writer is the part of a counted nonce that makes it this process's own.
+// Writer is the part of a counted nonce that only one process may use under one
+// DEK, and only once: an epoch is above every earlier one.
 type Writer struct{ Node16, Epoch uint16 }
 
-// Sealer seals under one key. It is safe for concurrent use.
-type Sealer struct {
-	c       *Cipher
-	m       Meter
-	w       Writer
-	counted bool
-
-	mu      sync.Mutex
-	count   uint64
-	left    uint64
-	unused  Usage
-	stopped bool
+// NewSealer returns a sealer with extended nonces, suite 0x03. They need no
+// coordination with anybody. m may be nil.
+func (c *Cipher) NewSealer(m Meter) (*Sealer, error) {
+	s := &Sealer{c: c}
+	s.issue.init(c, m)
+	return s, nil
 }
 
-// NewSealer returns a sealer with extended nonces (0x03). m may be nil.
-func (c *Cipher) NewSealer(m Meter) (*Sealer, error) { return &Sealer{c: c, m: m}, nil }
-
-// NewCountedSealer returns a sealer with counted nonces (0x01) of w, which must
-// be this process's own. m may be nil.
+// NewCountedSealer returns a sealer with counted nonces, suite 0x01, under w,
+// which must be the caller's own. After 2^48 nonces, and from the start where
+// strict FIPS mode allows none, it goes on as one with extended nonces. m may be
+// nil.
 func (c *Cipher) NewCountedSealer(w Writer, m Meter) (*Sealer, error) {
-	var b [8]byte
-	rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never returns an error.
-	return &Sealer{
-		c: c, m: m, w: w, counted: !fips140.Enforced(),
-		count: binary.BigEndian.Uint64(b[:]), left: 1 << 48,
-	}, nil
+	s := &Sealer{c: c}
+	s.issue.init(c, m)
+	if !c.gcm.random {
+		// A random start keeps two processes apart that wrongly share w, such as a
+		// disk and its copy.
+		var b [8]byte
+		rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never returns an error.
+		s.issue.counted, s.issue.writer = true, w
+		s.issue.start = binary.BigEndian.Uint64(b[:])
+	}
+	return s, nil
 }
 
-// SealStorage appends to dst the envelope of plaintext, bound to location.
+// SealStorage seals a value for location, at most MaxLocation bytes.
 func (s *Sealer) SealStorage(dst, plaintext, location []byte) ([]byte, error) {
 	if len(location) > MaxLocation {
-		return nil, ErrTooLarge
+		return nil, locationError(location)
 	}
-	return s.seal(dst, plaintext, func(h Header) ([]byte, error) { return AppendStorageAAD(nil, h, location), nil })
+	return s.seal(dst, plaintext, &binding{kind: storage, location: location})
 }
 
-// SealRaft appends to dst the envelope of payload, bound to the group.
+// SealRaft seals a Raft payload for the group.
 func (s *Sealer) SealRaft(dst, payload []byte, g RaftGroup) ([]byte, error) {
 	if len(g.Label) > MaxGroup {
-		return nil, ErrTooLarge
+		return nil, labelError(g.Label)
 	}
-	return s.seal(dst, payload, func(h Header) ([]byte, error) { return AppendRaftAAD(nil, h, g), nil })
+	return s.seal(dst, payload, &binding{kind: raft, group: &g})
 }
 
-// SealRaftGeneration1 appends to dst the generation-1 envelope of payload. It
-// fails unless the sealer has counted nonces.
+// SealRaftGeneration1 seals a Raft payload of generation 1, which has suite 0x01
+// only: it returns ErrUnsupported from a sealer without counted nonces, and
+// ErrExhausted once they are used up.
 func (s *Sealer) SealRaftGeneration1(dst, payload []byte) ([]byte, error) {
+	if !s.issue.counted {
+		return nil, fmt.Errorf("%w: a generation-1 Raft payload needs counted nonces", ErrUnsupported)
+	}
 	if s.Suite() != AES256GCM {
-		return nil, ErrUnsupported
+		return nil, fmt.Errorf("%w: key %s has no counted nonces left", ErrExhausted, s.c.id)
 	}
-	return s.seal(dst, payload, func(h Header) ([]byte, error) { return AppendRaftAADGeneration1(nil, h) })
+	return s.sealSlow(dst, payload, &binding{kind: raftGeneration1})
 }
 
-func (s *Sealer) seal(dst, plaintext []byte, aad func(Header) ([]byte, error)) ([]byte, error) {
-	if len(plaintext) > MaxPlaintext {
-		return nil, ErrTooLarge
+// seal is the way of nearly every seal: there is room, nothing is shared, and
+// the block at hand has a nonce. Everything is written before the claim, because
+// a locked instruction right after the stores is cheaper than one before them.
+func (s *Sealer) seal(dst, plaintext []byte, bind *binding) ([]byte, error) {
+	b := s.issue.shards[here()].block.Load()
+	w := b.word.Load()
+	start := len(dst) + b.head // of the ciphertext
+	end := start + len(plaintext) + TagSize
+	aadEnd := end + bind.size()
+	if aadEnd > cap(dst) || len(plaintext) > MaxPlaintext || !b.fits(w, uint64(len(plaintext))) || b.aead.random {
+		return s.sealSlow(dst, plaintext, bind)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopped {
-		return nil, ErrStopped
+	if out := dst[len(dst):aadEnd]; overlap(out, plaintext) || overlap(out, bind.location) {
+		return s.sealSlow(dst, plaintext, bind)
 	}
-	if err := s.reserve(uint64(len(plaintext))); err != nil {
-		return nil, err
-	}
-	h := Header{Suite: s.Suite(), KeyID: s.c.id}
-	ad, err := aad(h)
-	if err != nil {
-		return nil, err
-	}
-	nonce := make([]byte, h.Suite.NonceSize())
-	k := secret.Bytes(s.c.dek)
-	if h.Suite == AES256GCM {
-		binary.BigEndian.PutUint16(nonce, s.w.Node16)
-		binary.BigEndian.PutUint16(nonce[2:], s.w.Epoch)
-		binary.BigEndian.PutUint64(nonce[4:], s.count)
-		s.count++
-		s.left--
+	aad := dst[end:end]
+	if bind.kind == storage {
+		aad = AppendStorageAAD(aad, b.header, bind.location)
 	} else {
-		rand.Read(nonce) //nolint:errcheck // crypto/rand.Read never returns an error.
-		b, err := aes.NewCipher(secret.Expand(s.c.dek, xaesLabel, 32))
-		if err != nil {
-			return nil, err
-		}
-		k = deriveXAES(b, nonce)
+		aad = bind.append(aad, b.header)
 	}
-	b, err := aes.NewCipher(k)
+	b.put(dst[len(dst):start], w&closed)
+	if !b.word.CompareAndSwap(w, w+uint64(len(plaintext))<<16+1) {
+		return s.sealSlow(dst, plaintext, bind)
+	}
+	return b.aead.gcm.Seal(dst[:start], dst[start-gcmNonceSize:start], plaintext, aad), nil
+}
+
+// sealSlow is seal for everything else. It copies the associated data and moves
+// a plaintext that is in the way before it writes anything.
+func (s *Sealer) sealSlow(dst, plaintext []byte, bind *binding) ([]byte, error) {
+	if len(plaintext) > MaxPlaintext {
+		return nil, fmt.Errorf("%w: plaintext of %d bytes, at most %d", ErrTooLarge, len(plaintext), MaxPlaintext)
+	}
+	b, i, err := s.issue.take(uint64(len(plaintext)))
 	if err != nil {
 		return nil, err
 	}
-	env := append(appendHeader(nil, h), nonce...)
-	if fips140.Enforced() {
-		g, err := cipher.NewGCMWithRandomNonce(b)
-		if err != nil {
-			return nil, err
-		}
-		return append(dst, g.Seal(env[:len(env)-12], nil, plaintext, ad)...), nil
+	if bind.kind == raftGeneration1 && b.header.Suite != AES256GCM {
+		return nil, fmt.Errorf("%w: key %s has no counted nonces left", ErrExhausted, s.c.id)
 	}
-	g, err := cipher.NewGCM(b)
-	if err != nil {
-		return nil, err
+	p := scratch.Get().(*[]byte)
+	defer scratch.Put(p)
+	*p = bind.append((*p)[:0], b.header)
+
+	start := len(dst) + b.head
+	dst = grow(dst, start+len(plaintext)+TagSize)
+	if room := dst[:cap(dst)]; overlap(room[len(dst):], plaintext) {
+		room = room[start-gcmNonceSize+b.aead.skip():]
+		plaintext = room[:copy(room, plaintext)]
 	}
-	return append(dst, g.Seal(env, nonce[len(nonce)-12:], plaintext, ad)...), nil
+	b.put(dst[len(dst):start], i)
+	return b.aead.seal(dst[:start], plaintext, *p), nil
 }
 
-func (s *Sealer) reserve(size uint64) error {
-	if s.m == nil {
-		return nil
-	}
-	if s.unused.Seals == 0 || s.unused.Bytes < size {
-		s.m.Return(s.unused)
-		s.unused = Usage{}
-		u, err := s.m.Reserve(Usage{Seals: 1024, Bytes: max(size, 1<<26)})
-		if err == nil && u.Bytes < size {
-			s.m.Return(u)
-			u, err = s.m.Reserve(Usage{Seals: 1, Bytes: size})
-		}
-		if err != nil {
-			return fmt.Errorf("envelope: key %s: %w", s.c.id, err)
-		}
-		s.unused = u
-		if u.Seals == 0 || u.Bytes < size {
-			return ErrExhausted
-		}
-	}
-	s.unused.Seals--
-	s.unused.Bytes -= size
-	return nil
-}
-
-// Stop ends sealing: after it returns no seal starts, and what was reserved but
-// not used has gone back to the meter. It may be called again.
-func (s *Sealer) Stop() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stopped = true
-	if s.m != nil && s.unused != (Usage{}) {
-		s.m.Return(s.unused)
-		s.unused = Usage{}
-	}
-}
+// Stop ends sealing: after it returns no seal starts, later ones return
+// ErrStopped, and what was reserved and not used has gone back to the meter. It
+// may be called more than once.
+func (s *Sealer) Stop() { s.issue.stop() }
 
 // Unused returns what is reserved from the meter and not used yet.
-func (s *Sealer) Unused() Usage {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.unused
-}
+func (s *Sealer) Unused() Usage { return s.issue.unused() }
 
-// Suite returns the suite of the next seal, best effort.
-func (s *Sealer) Suite() Suite {
-	if s.counted && s.left > 0 {
-		return AES256GCM
-	}
-	return XAES256GCM
-}
+// Suite returns the suite of the next seal. Another seal may come first.
+func (s *Sealer) Suite() Suite { return s.issue.suite() }

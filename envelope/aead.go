@@ -1,0 +1,83 @@
+package envelope
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/fips140"
+	"sync"
+	"unsafe"
+)
+
+const (
+	gcmNonceSize = 12
+	gcmOverhead  = gcmNonceSize + TagSize
+)
+
+// aead is AES-256-GCM in one of two forms. The form that chooses its own nonces
+// is the only one that strict FIPS mode allows; it has the nonce in front of the
+// ciphertext, as an envelope does.
+type aead struct {
+	gcm    cipher.AEAD
+	random bool
+}
+
+func newAEAD(k []byte) (aead, error) {
+	block, err := aes.NewCipher(k)
+	if err != nil {
+		return aead{}, err
+	}
+	a := aead{random: fips140.Enforced()}
+	if a.random {
+		a.gcm, err = cipher.NewGCMWithRandomNonce(block)
+	} else {
+		a.gcm, err = cipher.NewGCM(block)
+	}
+	return a, err
+}
+
+// skip is how many bytes of nonce, ciphertext and tag the form does not want in
+// front.
+func (a *aead) skip() int {
+	if a.random {
+		return 0
+	}
+	return gcmNonceSize
+}
+
+// open appends the plaintext to dst. sealed begins with the nonce or not, as the
+// form wants it.
+func (a *aead) open(dst, nonce, sealed, aad []byte) ([]byte, error) {
+	if a.random {
+		nonce = nil
+	}
+	return a.gcm.Open(dst, nonce, sealed, aad)
+}
+
+// seal appends ciphertext and tag to dst, which ends with the nonce or, where the
+// form chooses it, with room for it.
+func (a *aead) seal(dst, plaintext, aad []byte) []byte {
+	at := len(dst) - gcmNonceSize
+	if a.random {
+		return a.gcm.Seal(dst[:at], nil, plaintext, aad)
+	}
+	return a.gcm.Seal(dst, dst[at:], plaintext, aad)
+}
+
+// scratch holds buffers for associated data that finds no room behind the
+// output.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
+
+// grow returns dst, or a copy of it with capacity for size bytes. It is never
+// nil.
+func grow(dst []byte, size int) []byte {
+	if dst != nil && size <= cap(dst) {
+		return dst
+	}
+	return append(make([]byte, 0, size), dst...)
+}
+
+// overlap reports whether a and b share memory.
+func overlap(a, b []byte) bool {
+	p, q := uintptr(unsafe.Pointer(unsafe.SliceData(a))), uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	return p < q+uintptr(len(b)) && q < p+uintptr(len(a)) // false if either is empty
+}
