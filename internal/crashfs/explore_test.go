@@ -17,7 +17,7 @@ import (
 	"github.com/atrestdb/atrest/internal/durable"
 )
 
-const path = "data/f"
+const target = "data/f"
 
 // Each spans two blocks, so that a torn file is neither.
 var (
@@ -60,7 +60,7 @@ func (s steps) replace(fsys *crashfs.FS) error {
 	if _, err := f.Write(newData); failed(err) {
 		return first
 	}
-	if s.early && failed(fsys.Rename(s.temp, path)) {
+	if s.early && failed(fsys.Rename(s.temp, target)) {
 		return s.unknown(first)
 	}
 	if !s.noSync {
@@ -75,10 +75,10 @@ func (s steps) replace(fsys *crashfs.FS) error {
 	if failed(f.Close()) {
 		return first
 	}
-	if s.removeOld && failed(fsys.Remove(path)) {
+	if s.removeOld && failed(fsys.Remove(target)) {
 		return first
 	}
-	if !s.noRename && !s.early && failed(fsys.Rename(s.temp, path)) {
+	if !s.noRename && !s.early && failed(fsys.Rename(s.temp, target)) {
 		return s.unknown(first)
 	}
 	if !s.noSyncDir && failed(fsys.SyncDir("data")) {
@@ -91,17 +91,17 @@ func (s steps) unknown(err error) error {
 	if s.definitely {
 		return err
 	}
-	return &durable.UnknownOutcomeError{Path: path, Err: err}
+	return &durable.UnknownOutcomeError{Path: target, Err: err}
 }
 
 func setup(f *crashfs.FS) error {
 	f.Mkdir("data")
-	return durable.WriteFile(f, path, oldData)
+	return durable.WriteFile(f, target, oldData)
 }
 
 // checkReplace holds a replacement to its promise.
 func checkReplace(f *crashfs.FS, o crashfs.Outcome) error {
-	h, err := f.OpenFile(path, os.O_RDONLY, 0)
+	h, err := f.OpenFile(target, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -154,8 +154,8 @@ func TestExploreCatches(t *testing.T) {
 		{"no sync of the directory", steps{noSyncDir: true}, "an acknowledged write is lost"},
 		{"rename before the sync", steps{early: true}, "neither old nor new"},
 		{"a second sync after a failed one", steps{syncTwice: true}, "neither old nor new"},
-		{"writing in place", steps{temp: path, noRename: true}, "neither old nor new"},
-		{"writing in place without emptying", steps{temp: path, noRename: true, flag: os.O_WRONLY}, "neither old nor new"},
+		{"writing in place", steps{temp: target, noRename: true}, "neither old nor new"},
+		{"writing in place without emptying", steps{temp: target, noRename: true, flag: os.O_WRONLY}, "neither old nor new"},
 		{"errors passed over", steps{ignore: true}, "neither old nor new"},
 		{"a failed rename taken for not done", steps{definitely: true}, "a write that failed took place"},
 		{"the old file removed first", steps{removeOld: true}, "file does not exist"},
@@ -181,7 +181,7 @@ func TestFormsThatCatch(t *testing.T) {
 		{"no sync of the directory", steps{noSyncDir: true}, []crashfs.Form{crashfs.None}},
 		{"a second sync after a failed one", steps{syncTwice: true}, []crashfs.Form{crashfs.NotDone, crashfs.NoSpace}},
 		{"a failed rename taken for not done", steps{definitely: true}, []crashfs.Form{crashfs.NotDone, crashfs.ButDone, crashfs.NoSpace, crashfs.Broken}},
-		{"emptying in place, before anything else fails", steps{temp: path, noRename: true}, []crashfs.Form{
+		{"emptying in place, before anything else fails", steps{temp: target, noRename: true}, []crashfs.Form{
 			crashfs.NotDone, crashfs.ButDone, crashfs.ShortWrite, crashfs.NoSpace, crashfs.Broken, crashfs.Kill, crashfs.PowerLoss,
 		}},
 	} {

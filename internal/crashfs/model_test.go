@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"path"
 	"slices"
 	"testing"
 
@@ -180,24 +181,28 @@ func requireSame(t require.TestingT, want, got error) {
 // contents reads everything back through the interface.
 func contents(t require.TestingT, f *crashfs.FS) map[string]string {
 	got := map[string]string{}
-	for prefix, dir := range map[string]string{"": ".", "d/": "d"} {
-		names, err := f.ReadDir(dir)
-		require.NoError(t, err)
-		for _, name := range names {
-			info, err := f.Lstat(prefix + name)
-			require.NoError(t, err)
-			if info.IsDir() {
-				continue
-			}
-			h, err := f.OpenFile(prefix+name, os.O_RDONLY, 0)
-			require.NoError(t, err)
-			data, err := io.ReadAll(h)
-			require.NoError(t, err)
-			require.Len(t, data, int(info.Size()))
-			got[prefix+name] = string(data)
-		}
-	}
+	read(t, f, ".", got)
 	return got
+}
+
+func read(t require.TestingT, f *crashfs.FS, dir string, into map[string]string) {
+	names, err := f.ReadDir(dir)
+	require.NoError(t, err)
+	for _, base := range names {
+		name := path.Join(dir, base)
+		info, err := f.Lstat(name)
+		require.NoError(t, err)
+		if info.IsDir() {
+			read(t, f, name, into)
+			continue
+		}
+		h, err := f.OpenFile(name, os.O_RDONLY, 0)
+		require.NoError(t, err)
+		data, err := io.ReadAll(h)
+		require.NoError(t, err)
+		require.Len(t, data, int(info.Size()))
+		into[name] = string(data)
+	}
 }
 
 // Without faults the file system is a map.
