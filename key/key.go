@@ -52,7 +52,7 @@ func ParseID(s string) (ID, error) {
 func NewID() ID {
 	for {
 		var b [4]byte
-		rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never returns an error.
+		rand.Read(b[:])
 		if id := ID(b[0])<<24 | ID(b[1])<<16 | ID(b[2])<<8 | ID(b[3]); id != 0 {
 			return id
 		}
@@ -154,7 +154,7 @@ type ClusterID [16]byte
 // NewClusterID returns a random cluster id.
 func NewClusterID() ClusterID {
 	var c ClusterID
-	rand.Read(c[:]) //nolint:errcheck // crypto/rand.Read never returns an error.
+	rand.Read(c[:])
 	return c
 }
 

@@ -30,23 +30,26 @@ var ErrSize = errors.New("secret: a key is 32 bytes long")
 
 // Key is 32 bytes of key material, or nothing: the zero Key.
 //
-// The bytes lie behind a pointer, because fmt calls no methods on unexported
-// fields: a struct that holds a Key prints an address, not the key.
-type Key struct{ b *[Size]byte }
+// The bytes lie behind two pointers. fmt calls no methods on unexported fields of
+// a struct that holds a Key, and where a verb does not fit a pointer, as %s, it
+// prints what the pointer points to: here, an address.
+type Key struct{ b **[Size]byte }
 
 // New returns a key with a copy of b.
 func New(b []byte) (Key, error) {
 	if len(b) != Size {
 		return Key{}, fmt.Errorf("%w: got %d", ErrSize, len(b))
 	}
-	return Key{b: (*[Size]byte)(append([]byte(nil), b...))}, nil
+	return hold((*[Size]byte)(append([]byte(nil), b...))), nil
 }
+
+func hold(b *[Size]byte) Key { return Key{b: &b} }
 
 // Random returns a new key from the system's random source.
 func Random() Key {
-	k := Key{b: new([Size]byte)}
-	rand.Read(k.b[:]) //nolint:errcheck // crypto/rand.Read never returns an error.
-	return k
+	b := new([Size]byte)
+	rand.Read(b[:])
+	return hold(b)
 }
 
 // Bytes returns the key's own memory; the caller must not change it. It is nil
@@ -55,7 +58,7 @@ func Bytes(k Key) []byte {
 	if k.b == nil {
 		return nil
 	}
-	return k.b[:]
+	return (*k.b)[:]
 }
 
 // IsZero reports whether k holds no key.
@@ -66,7 +69,7 @@ func Equal(a, b Key) bool {
 	if a.b == nil || b.b == nil {
 		return a.b == b.b
 	}
-	return subtle.ConstantTimeCompare(a.b[:], b.b[:]) == 1
+	return subtle.ConstantTimeCompare(Bytes(a), Bytes(b)) == 1
 }
 
 // Expand derives n bytes from k under label with HKDF-Expand over SHA-256 (RFC
@@ -83,7 +86,7 @@ func Expand(k Key, label string, n int) []byte {
 
 // Derive returns the subkey of k under label.
 func Derive(k Key, label string) Key {
-	return Key{b: (*[Size]byte)(Expand(k, label, Size))}
+	return hold((*[Size]byte)(Expand(k, label, Size)))
 }
 
 // Format writes a fixed word for every verb.
