@@ -12,6 +12,9 @@ type RaftGroup struct {
 	Label   string // the host's name of the group, at most MaxGroup bytes
 }
 
+// aadSize is the number of bytes that AppendRaftAAD appends.
+func (g *RaftGroup) aadSize() int { return 1 + HeaderSize + len(g.Cluster) + len(g.Label) }
+
 // AppendStorageAAD appends the associated data of a stored value:
 //
 //	version | flag | key id 4 | location
@@ -43,7 +46,7 @@ func appendRaftAAD(dst []byte, h Header, g *RaftGroup) []byte {
 // It does not cover the flag, so it refuses every header but 0x01 with flag 0.
 func AppendRaftAADGeneration1(dst []byte, h Header) ([]byte, error) {
 	if h.Suite != AES256GCM || h.Flag != 0 {
-		return nil, fmt.Errorf("%w: version 0x%02x, flag 0x%02x in a generation-1 Raft payload", ErrSuite, uint8(h.Suite), h.Flag)
+		return nil, generation1Error(h)
 	}
 	return appendRaftAADGeneration1(dst, h), nil
 }
@@ -53,8 +56,12 @@ func appendRaftAADGeneration1(dst []byte, h Header) []byte {
 	return append(dst, 'R', byte(h.Suite), byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
 }
 
-// binding is what an envelope is sealed for: the part of its associated data
-// that is not in its header. It lives on the stack of the call.
+func generation1Error(h Header) error {
+	return fmt.Errorf("%w: version 0x%02x, flag 0x%02x in a generation-1 Raft payload", ErrSuite, uint8(h.Suite), h.Flag)
+}
+
+// binding is what an envelope is sealed for besides its header, where the kind
+// matters little.
 type binding struct {
 	kind     uint8
 	location []byte     // storage
@@ -67,15 +74,15 @@ const (
 	raftGeneration1
 )
 
-// size is the number of bytes that append appends.
-func (b *binding) size() int {
-	switch b.kind {
-	case storage:
-		return HeaderSize + len(b.location)
-	case raft:
-		return 1 + HeaderSize + len(b.group.Cluster) + len(b.group.Label)
+// check refuses what is above its limit.
+func (b *binding) check() error {
+	switch {
+	case len(b.location) > MaxLocation:
+		return fmt.Errorf("%w: location of %d bytes, at most %d", ErrTooLarge, len(b.location), MaxLocation)
+	case b.group != nil && len(b.group.Label) > MaxGroup:
+		return fmt.Errorf("%w: group label of %d bytes, at most %d", ErrTooLarge, len(b.group.Label), MaxGroup)
 	}
-	return HeaderSize
+	return nil
 }
 
 // append appends the associated data of an envelope with this header, which for
@@ -88,12 +95,4 @@ func (b *binding) append(dst []byte, h Header) []byte {
 		return appendRaftAAD(dst, h, b.group)
 	}
 	return appendRaftAADGeneration1(dst, h)
-}
-
-func locationError(location []byte) error {
-	return fmt.Errorf("%w: location of %d bytes, at most %d", ErrTooLarge, len(location), MaxLocation)
-}
-
-func labelError(label string) error {
-	return fmt.Errorf("%w: group label of %d bytes, at most %d", ErrTooLarge, len(label), MaxGroup)
 }

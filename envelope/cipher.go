@@ -50,24 +50,64 @@ func (c *Cipher) ID() key.ID { return c.id }
 
 // OpenStorage opens a stored value that was sealed for location.
 func (c *Cipher) OpenStorage(dst, env, location []byte) ([]byte, error) {
-	if len(location) > MaxLocation {
-		return nil, locationError(location)
+	a, at := c.warm(env)
+	end := len(dst) + len(env) - at - gcmOverhead
+	aadEnd := end + HeaderSize + len(location)
+	if a == nil || aadEnd > cap(dst) || len(location) > MaxLocation {
+		return c.open(dst, env, &binding{kind: storage, location: location})
 	}
-	return c.open(dst, env, &binding{kind: storage, location: location})
+	if out := dst[len(dst):aadEnd]; overlap(out, env) || overlap(out, location) {
+		return c.open(dst, env, &binding{kind: storage, location: location})
+	}
+	aad := AppendStorageAAD(dst[end:end], headerOf(env), location)
+	out, err := a.gcm.Open(dst, env[at:at+gcmNonceSize], env[at+gcmNonceSize:], aad)
+	if err != nil {
+		return nil, ErrIntegrity
+	}
+	return out, nil
 }
 
 // OpenRaft opens a Raft payload that was sealed for the group.
 func (c *Cipher) OpenRaft(dst, env []byte, g RaftGroup) ([]byte, error) {
-	if len(g.Label) > MaxGroup {
-		return nil, labelError(g.Label)
+	a, at := c.warm(env)
+	end := len(dst) + len(env) - at - gcmOverhead
+	aadEnd := end + g.aadSize()
+	if a == nil || aadEnd > cap(dst) || len(g.Label) > MaxGroup || overlap(dst[len(dst):aadEnd], env) {
+		return c.open(dst, env, &binding{kind: raft, group: &g})
 	}
-	return c.open(dst, env, &binding{kind: raft, group: &g})
+	aad := appendRaftAAD(dst[end:end], headerOf(env), &g)
+	out, err := a.gcm.Open(dst, env[at:at+gcmNonceSize], env[at+gcmNonceSize:], aad)
+	if err != nil {
+		return nil, ErrIntegrity
+	}
+	return out, nil
 }
 
 // OpenRaftGeneration1 opens a Raft payload of generation 1: 0x01 with flag 0,
 // anything else is ErrSuite.
 func (c *Cipher) OpenRaftGeneration1(dst, env []byte) ([]byte, error) {
 	return c.open(dst, env, &binding{kind: raftGeneration1})
+}
+
+const shortest = HeaderSize + gcmOverhead
+
+// warm returns what opens env and the offset of its GCM nonce, if that is at hand
+// and can be given an output to append to.
+func (c *Cipher) warm(env []byte) (a *aead, at int) {
+	if len(env) < shortest || len(env) > MaxPlaintext+shortest || c.gcm.random {
+		return nil, 0
+	}
+	switch binary.BigEndian.Uint64(env)>>16 ^ uint64(c.id) {
+	case uint64(AES256GCM) << 40:
+		return &c.gcm, HeaderSize
+	case uint64(XAES256GCM) << 40:
+		if x := c.xaes.Load(); x != nil && len(env) >= shortest+saltSize {
+			if m := x.lookup(env[HeaderSize:]); m != nil {
+				return &m.aead, prefixSize
+			}
+		}
+	}
+	return nil, 0
 }
 
 // extended returns the cipher's XAES-256-GCM. Two first users may both make one;
@@ -84,92 +124,62 @@ func (c *Cipher) extended() (*xaes, error) {
 	return c.xaes.Load(), nil
 }
 
+// open opens every envelope that can be opened, into any dst.
 func (c *Cipher) open(dst, env []byte, bind *binding) ([]byte, error) {
-	const shortest = HeaderSize + gcmOverhead
-	if len(env) < shortest || len(env) > MaxPlaintext+shortest || key.ID(binary.BigEndian.Uint32(env[2:])) != c.id {
-		return nil, c.refusal(env, bind)
+	if err := bind.check(); err != nil {
+		return nil, err
 	}
-	switch binary.BigEndian.Uint16(env) {
-	case uint16(AES256GCM) << 8:
-		return openWith(&c.gcm, dst, env, HeaderSize, bind)
-	case uint16(XAES256GCM) << 8:
-		return c.openXAES(dst, env, bind)
+	h, err := c.check(env)
+	if err != nil {
+		return nil, err
 	}
-	return nil, c.refusal(env, bind)
-}
-
-// openXAES keeps the message key of a new salt only after it opened something,
-// so that bytes nobody sealed do not push out the salts in use.
-func (c *Cipher) openXAES(dst, env []byte, bind *binding) ([]byte, error) {
-	if len(env) < HeaderSize+saltSize+gcmOverhead || bind.kind == raftGeneration1 {
-		return nil, c.refusal(env, bind)
+	if bind.kind == raftGeneration1 && h.Suite != AES256GCM {
+		return nil, generation1Error(h)
+	}
+	if h.Suite == AES256GCM {
+		return openWith(&c.gcm, dst, env, HeaderSize, h, bind)
 	}
 	x, err := c.extended()
 	if err != nil {
 		return nil, err
 	}
 	if m := x.lookup(env[HeaderSize:]); m != nil {
-		return openWith(&m.aead, dst, env, HeaderSize+saltSize, bind)
+		return openWith(&m.aead, dst, env, prefixSize, h, bind)
 	}
 	m, err := x.derive([saltSize]byte(env[HeaderSize:]))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("envelope: key %s: %w", c.id, err)
 	}
-	out, err := openWith(&m.aead, dst, env, HeaderSize+saltSize, bind)
+	out, err := openWith(&m.aead, dst, env, prefixSize, h, bind)
 	if err == nil {
-		x.keep(m)
+		x.keep(m) // only now: bytes that nobody sealed push out no salt in use
 	}
 	return out, err
 }
 
-// refusal says why env is not opened. It is called only for what has no chance.
-func (c *Cipher) refusal(env []byte, bind *binding) error {
+// check returns the header of an envelope that this key can open.
+func (c *Cipher) check(env []byte) (Header, error) {
 	h, err := ParseHeader(env)
 	switch {
 	case err != nil:
-		return err
-	case bind.kind == raftGeneration1 && (h.Suite != AES256GCM || h.Flag != 0):
-		return fmt.Errorf("%w: version 0x%02x, flag 0x%02x in a generation-1 Raft payload", ErrSuite, uint8(h.Suite), h.Flag)
+		return Header{}, err
 	case h.Flag != 0 || h.Suite != AES256GCM && h.Suite != XAES256GCM:
-		return fmt.Errorf("%w: %s with flag %d", ErrUnsupported, h.Suite, h.Flag)
+		return Header{}, fmt.Errorf("%w: %s with flag %d", ErrUnsupported, h.Suite, h.Flag)
 	case h.KeyID != c.id:
-		return fmt.Errorf("%w: %s, not %s", ErrKeyMismatch, h.KeyID, c.id)
+		return Header{}, fmt.Errorf("%w: %s, not %s", ErrKeyMismatch, h.KeyID, c.id)
+	case len(env)-h.Suite.Overhead() > MaxPlaintext:
+		return Header{}, fmt.Errorf("%w: envelope of %d bytes", ErrTooLarge, len(env))
 	}
-	return fmt.Errorf("%w: envelope of %d bytes", ErrTooLarge, len(env))
+	return h, nil
 }
 
-// openWith opens env, whose GCM nonce begins at offset at. The associated data
-// goes into the capacity of dst behind the plaintext if there is room.
-func openWith(a *aead, dst, env []byte, at int, bind *binding) ([]byte, error) {
-	end := len(dst) + len(env) - at - gcmOverhead
-	aadEnd := end + bind.size()
-	if aadEnd > cap(dst) || a.random {
-		return openSlow(a, dst, env, at, bind)
-	}
-	if out := dst[len(dst):aadEnd]; overlap(out, env) || overlap(out, bind.location) {
-		return openSlow(a, dst, env, at, bind)
-	}
-	h := headerOf(env)
-	aad := dst[end:end]
-	if bind.kind == storage {
-		aad = AppendStorageAAD(aad, h, bind.location)
-	} else {
-		aad = bind.append(aad, h)
-	}
-	out, err := a.gcm.Open(dst, env[at:at+gcmNonceSize], env[at+gcmNonceSize:], aad)
-	if err != nil {
-		return nil, ErrIntegrity
-	}
-	return out, nil
-}
-
-// openSlow is openWith for every other dst: one without room, or one that shares
-// memory with the input. What opening could overwrite before it is read is copied
-// first; a ciphertext in the way moves to where the plaintext will be.
-func openSlow(a *aead, dst, env []byte, at int, bind *binding) ([]byte, error) {
+// openWith opens env, whose GCM nonce begins at offset at. What opening could
+// overwrite before it is read is copied first; a ciphertext in the way moves to
+// where the plaintext will be.
+func openWith(a *aead, dst, env []byte, at int, h Header, bind *binding) ([]byte, error) {
 	p := scratch.Get().(*[]byte)
 	defer scratch.Put(p)
-	*p = bind.append(append((*p)[:0], env[at:at+gcmNonceSize]...), headerOf(env))
+	*p = bind.append(append((*p)[:0], env[at:at+gcmNonceSize]...), h)
 	nonce, aad := (*p)[:gcmNonceSize], (*p)[gcmNonceSize:]
 
 	end := len(dst) + len(env) - at - gcmOverhead

@@ -1,4 +1,44 @@
-// Package envelope turns one value into one sealed value and back.
+// Package envelope turns one value into one sealed value, and back.
+//
+// A [Cipher] holds one DEK. It opens, and makes a [Sealer], which seals:
+//
+//	c, err := envelope.NewCipher(id, dek)
+//	s, err := c.NewSealer(nil)
+//	env, err := s.SealStorage(nil, plaintext, location)
+//	plaintext, err = c.OpenStorage(nil, env, location)
+//
+// The location is whatever a host binds a value to, such as its database key: an
+// envelope opens for the location it was sealed for and no other. Raft payloads
+// are bound to a [RaftGroup] instead and never pass for values.
+//
+// # Format
+//
+// Numbers are big-endian.
+//
+//	 0  version     1 byte, the Suite
+//	 1  flag        1 byte, 1 if the body is compressed
+//	 2  key id      4 bytes, not 0
+//	 6  nonce       12 bytes (0x01, 0x02) or 24 (0x03, 0x04)
+//	 .  ciphertext  as long as the body
+//	 .  tag         16 bytes
+//
+// The pairs of version and flag are 0x01/0, 0x02/1, 0x03/0, 0x03/1, 0x04/0 and
+// 0x04/1; no other pair is an envelope. Suite 0x01 and 0x02 use the DEK itself,
+// 0x03 its subkey by HKDF-Expand under the label "atrest/v2/xaes-256-gcm". This
+// version seals and opens 0x01/0 and 0x03/0, and says of the others that they are
+// not supported.
+//
+// # Nonces
+//
+// No nonce comes from a caller, and nobody reads one back. A counted nonce (0x01)
+// is node16, epoch and a 64-bit count that starts at a random value: it is this
+// process's own as long as its [Writer] is. An extended nonce (0x03) is a random
+// 12-byte salt that serves at most 2^24 seals, and 12 random bytes for each of
+// them: it needs no coordination at all. Under GODEBUG=fips140=only there is no
+// sealing with 0x01; all else works.
+//
+// Nothing here panics on bad data. The bytes are stable; docs/FORMATS.md draws
+// them.
 package envelope
 
 import (
@@ -72,7 +112,8 @@ type Header struct {
 }
 
 // ParseHeader reads the header of an envelope, all of which must be given: it
-// refuses one that is too short for its suite. Nothing is authenticated yet.
+// refuses one that is too short for its suite. It knows suites and flags that
+// this version does not open. Nothing is authenticated yet.
 func ParseHeader(env []byte) (Header, error) {
 	if len(env) < HeaderSize {
 		return Header{}, fmt.Errorf("%w: %d bytes", ErrShort, len(env))

@@ -23,46 +23,86 @@ type Sealer struct {
 // DEK, and only once: an epoch is above every earlier one.
 type Writer struct{ Node16, Epoch uint16 }
 
-// NewSealer returns a sealer with extended nonces, suite 0x03. They need no
-// coordination with anybody. m may be nil.
+// Usage counts seals and the plaintext bytes in them.
+type Usage struct{ Seals, Bytes uint64 }
+
+func (u Usage) add(v Usage) Usage { return Usage{u.Seals + v.Seals, u.Bytes + v.Bytes} }
+
+// Meter grants the right to seal, many seals at a time. A sealer calls it from
+// the goroutine that seals, about once in a thousand seals, and holds no lock
+// meanwhile. It must be safe for concurrent use and must not wait for I/O.
+type Meter interface {
+	// Reserve grants at least one seal and at most want.Seals, and any number of
+	// bytes. If it fails, or the bytes do not suffice for the seal at hand, the
+	// sealer returns all that it holds unused and asks for this one seal alone; if
+	// that fails too, so does the seal.
+	Reserve(want Usage) (Usage, error)
+	// Return takes back what of earlier grants was not used.
+	Return(unused Usage)
+}
+
+// NewSealer returns a sealer with extended nonces, suite 0x03. They are safe with
+// nobody's help. m may be nil.
 func (c *Cipher) NewSealer(m Meter) (*Sealer, error) {
+	if _, err := c.extended(); err != nil {
+		return nil, err
+	}
 	s := &Sealer{c: c}
 	s.issue.init(c, m)
 	return s, nil
 }
 
 // NewCountedSealer returns a sealer with counted nonces, suite 0x01, under w,
-// which must be the caller's own. After 2^48 nonces, and from the start where
-// strict FIPS mode allows none, it goes on as one with extended nonces. m may be
-// nil.
+// which must be the caller's own. After 2^48 nonces it goes on with extended
+// ones, and where strict FIPS mode is in force it has no others. m may be nil.
 func (c *Cipher) NewCountedSealer(w Writer, m Meter) (*Sealer, error) {
+	if c.gcm.random {
+		return c.NewSealer(m)
+	}
 	s := &Sealer{c: c}
 	s.issue.init(c, m)
-	if !c.gcm.random {
-		// A random start keeps two processes apart that wrongly share w, such as a
-		// disk and its copy.
-		var b [8]byte
-		rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never returns an error.
-		s.issue.counted, s.issue.writer = true, w
-		s.issue.start = binary.BigEndian.Uint64(b[:])
-	}
+	s.issue.counted, s.issue.writer = true, w
+	// A random start keeps apart what wrongly shares w, such as a disk and its
+	// copy.
+	var start [8]byte
+	rand.Read(start[:]) //nolint:errcheck // crypto/rand.Read never returns an error.
+	s.issue.start = binary.BigEndian.Uint64(start[:])
 	return s, nil
 }
 
 // SealStorage seals a value for location, at most MaxLocation bytes.
 func (s *Sealer) SealStorage(dst, plaintext, location []byte) ([]byte, error) {
-	if len(location) > MaxLocation {
-		return nil, locationError(location)
+	b, w := s.issue.current()
+	start, end := b.layout(dst, plaintext)
+	aadEnd := end + HeaderSize + len(location)
+	if aadEnd > cap(dst) || len(location) > MaxLocation || !b.fast(w, plaintext) {
+		return s.seal(dst, plaintext, &binding{kind: storage, location: location})
 	}
-	return s.seal(dst, plaintext, &binding{kind: storage, location: location})
+	if out := dst[len(dst):aadEnd]; overlap(out, plaintext) || overlap(out, location) {
+		return s.seal(dst, plaintext, &binding{kind: storage, location: location})
+	}
+	aad := AppendStorageAAD(dst[end:end], b.header, location)
+	b.put(dst[len(dst):start], w)
+	if !b.claim(w, len(plaintext)) {
+		return s.seal(dst, plaintext, &binding{kind: storage, location: location})
+	}
+	return b.aead.gcm.Seal(dst[:start], dst[start-gcmNonceSize:start], plaintext, aad), nil
 }
 
 // SealRaft seals a Raft payload for the group.
 func (s *Sealer) SealRaft(dst, payload []byte, g RaftGroup) ([]byte, error) {
-	if len(g.Label) > MaxGroup {
-		return nil, labelError(g.Label)
+	b, w := s.issue.current()
+	start, end := b.layout(dst, payload)
+	aadEnd := end + g.aadSize()
+	if aadEnd > cap(dst) || len(g.Label) > MaxGroup || !b.fast(w, payload) || overlap(dst[len(dst):aadEnd], payload) {
+		return s.seal(dst, payload, &binding{kind: raft, group: &g})
 	}
-	return s.seal(dst, payload, &binding{kind: raft, group: &g})
+	aad := appendRaftAAD(dst[end:end], b.header, &g)
+	b.put(dst[len(dst):start], w)
+	if !b.claim(w, len(payload)) {
+		return s.seal(dst, payload, &binding{kind: raft, group: &g})
+	}
+	return b.aead.gcm.Seal(dst[:start], dst[start-gcmNonceSize:start], payload, aad), nil
 }
 
 // SealRaftGeneration1 seals a Raft payload of generation 1, which has suite 0x01
@@ -75,44 +115,20 @@ func (s *Sealer) SealRaftGeneration1(dst, payload []byte) ([]byte, error) {
 	if s.Suite() != AES256GCM {
 		return nil, fmt.Errorf("%w: key %s has no counted nonces left", ErrExhausted, s.c.id)
 	}
-	return s.sealSlow(dst, payload, &binding{kind: raftGeneration1})
+	return s.seal(dst, payload, &binding{kind: raftGeneration1})
 }
 
-// seal is the way of nearly every seal: there is room, nothing is shared, and
-// the block at hand has a nonce. Everything is written before the claim, because
-// a locked instruction right after the stores is cheaper than one before them.
+// seal seals every plaintext that can be sealed, into any dst. It copies the
+// associated data, and moves a plaintext that is in the way, before it writes
+// anything.
 func (s *Sealer) seal(dst, plaintext []byte, bind *binding) ([]byte, error) {
-	b := s.issue.shards[here()].block.Load()
-	w := b.word.Load()
-	start := len(dst) + b.head // of the ciphertext
-	end := start + len(plaintext) + TagSize
-	aadEnd := end + bind.size()
-	if aadEnd > cap(dst) || len(plaintext) > MaxPlaintext || !b.fits(w, uint64(len(plaintext))) || b.aead.random {
-		return s.sealSlow(dst, plaintext, bind)
+	if err := bind.check(); err != nil {
+		return nil, err
 	}
-	if out := dst[len(dst):aadEnd]; overlap(out, plaintext) || overlap(out, bind.location) {
-		return s.sealSlow(dst, plaintext, bind)
-	}
-	aad := dst[end:end]
-	if bind.kind == storage {
-		aad = AppendStorageAAD(aad, b.header, bind.location)
-	} else {
-		aad = bind.append(aad, b.header)
-	}
-	b.put(dst[len(dst):start], w&closed)
-	if !b.word.CompareAndSwap(w, w+uint64(len(plaintext))<<16+1) {
-		return s.sealSlow(dst, plaintext, bind)
-	}
-	return b.aead.gcm.Seal(dst[:start], dst[start-gcmNonceSize:start], plaintext, aad), nil
-}
-
-// sealSlow is seal for everything else. It copies the associated data and moves
-// a plaintext that is in the way before it writes anything.
-func (s *Sealer) sealSlow(dst, plaintext []byte, bind *binding) ([]byte, error) {
 	if len(plaintext) > MaxPlaintext {
 		return nil, fmt.Errorf("%w: plaintext of %d bytes, at most %d", ErrTooLarge, len(plaintext), MaxPlaintext)
 	}
-	b, i, err := s.issue.take(uint64(len(plaintext)))
+	b, w, err := s.issue.take(here(), len(plaintext))
 	if err != nil {
 		return nil, err
 	}
@@ -123,13 +139,13 @@ func (s *Sealer) sealSlow(dst, plaintext []byte, bind *binding) ([]byte, error) 
 	defer scratch.Put(p)
 	*p = bind.append((*p)[:0], b.header)
 
-	start := len(dst) + b.head
-	dst = grow(dst, start+len(plaintext)+TagSize)
+	start, end := b.layout(dst, plaintext)
+	dst = grow(dst, end)
 	if room := dst[:cap(dst)]; overlap(room[len(dst):], plaintext) {
 		room = room[start-gcmNonceSize+b.aead.skip():]
 		plaintext = room[:copy(room, plaintext)]
 	}
-	b.put(dst[len(dst):start], i)
+	b.put(dst[len(dst):start], w)
 	return b.aead.seal(dst[:start], plaintext, *p), nil
 }
 
