@@ -1,0 +1,45 @@
+package keystore
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/atrestdb/atrest/envelope"
+	"github.com/atrestdb/atrest/key"
+)
+
+// KeyStatus describes one key at one moment.
+type KeyStatus struct {
+	ID      key.ID
+	Purpose key.Purpose
+	State   key.State
+	Suite   envelope.Suite // what the next seal uses; 0 unless active
+	Usage   envelope.Usage
+	Due     int // percent of its limits that were reached: 0, 90 or 100
+}
+
+// Status describes every key, by ascending id.
+func (s *Store) Status() []KeyStatus {
+	var all []KeyStatus
+	for e := range s.table.Load().all() {
+		k := KeyStatus{ID: e.id, Purpose: e.purpose, State: e.currentState()}
+		k.Usage, k.Due = e.meter.used()
+		if a := s.active[e.purpose].Load(); a != nil && a.entry == e {
+			k.Suite = a.sealer.Suite()
+		}
+		all = append(all, k)
+	}
+	slices.SortFunc(all, func(a, b KeyStatus) int { return cmp.Compare(a.ID, b.ID) })
+	return all
+}
+
+// Active returns the active key of a purpose, if there is one.
+func (s *Store) Active(p key.Purpose) (key.ID, bool) {
+	if !p.Valid() {
+		return 0, false
+	}
+	if a := s.active[p].Load(); a != nil {
+		return a.entry.id, true
+	}
+	return 0, false
+}
