@@ -128,6 +128,7 @@ func (l *log) Helper() {}
 func (l *log) Logf(format string, args ...any) {
 	l.logged = append(l.logged, fmt.Sprintf(format, args...))
 }
+
 func (l *log) Errorf(format string, args ...any) {
 	l.failed = append(l.failed, fmt.Sprintf(format, args...))
 }

@@ -205,6 +205,8 @@ func (f *FS) injected(op Op) error {
 // injectedError is the armed error, marked.
 type injectedError struct{ err error }
 
-func (e injectedError) Error() string        { return e.err.Error() + " (injected)" }
-func (e injectedError) Unwrap() error        { return e.err }
+func (e injectedError) Error() string { return e.err.Error() + " (injected)" }
+func (e injectedError) Unwrap() error { return e.err }
+
+// Is matches [ErrInjected].
 func (e injectedError) Is(target error) bool { return target == ErrInjected }

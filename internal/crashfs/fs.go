@@ -223,9 +223,20 @@ func (n *inode) info(name string) fs.FileInfo {
 	return fileInfo{name: name, size: int64(len(n.data)), mode: n.mode}
 }
 
-func (i fileInfo) Name() string       { return i.name }
-func (i fileInfo) Size() int64        { return i.size }
-func (i fileInfo) Mode() fs.FileMode  { return i.mode }
+// Name is the last element of the path.
+func (i fileInfo) Name() string { return i.name }
+
+// Size is the length in bytes.
+func (i fileInfo) Size() int64 { return i.size }
+
+// Mode is what the file was created with.
+func (i fileInfo) Mode() fs.FileMode { return i.mode }
+
+// ModTime is zero.
 func (i fileInfo) ModTime() time.Time { return time.Time{} }
-func (i fileInfo) IsDir() bool        { return i.mode.IsDir() }
-func (i fileInfo) Sys() any           { return nil }
+
+// IsDir tells directories from files.
+func (i fileInfo) IsDir() bool { return i.mode.IsDir() }
+
+// Sys is nil.
+func (i fileInfo) Sys() any { return nil }

@@ -56,7 +56,7 @@ func TestForms(t *testing.T) {
 			err := u.do(tt.step)
 			require.True(t, u.f.Fired())
 			require.ErrorIs(t, err, tt.err)
-			require.Equal(t, tt.err != crashfs.ErrCrashed, isInjected(err))
+			require.Equal(t, !errors.Is(tt.err, crashfs.ErrCrashed), isInjected(err))
 			if tt.caught {
 				require.ErrorIs(t, u.do("syncdir"), tt.err)
 			} else {
@@ -184,7 +184,7 @@ func TestErrors(t *testing.T) {
 		"syncdir":      f.SyncDir("none"),
 		"lock":         second(f.Lock("none/lock")),
 	} {
-		assert.ErrorIs(t, got, fs.ErrNotExist, name)
+		require.ErrorIs(t, got, fs.ErrNotExist, name)
 	}
 
 	require.NoError(t, h.Close())

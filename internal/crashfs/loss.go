@@ -66,8 +66,8 @@ func (f *FS) PowerLosses(limit int, seed uint64) iter.Seq2[string, *FS] {
 		seen := map[[sha256.Size]byte]bool{}
 		for choice := range p.choices(limit, seed) {
 			after := p.restore(choice)
-			if print := after.fingerprint(); !seen[print] {
-				seen[print] = true
+			if id := after.fingerprint(); !seen[id] {
+				seen[id] = true
 				if !yield(p.describe(choice), after) {
 					return
 				}

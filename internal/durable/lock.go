@@ -60,7 +60,7 @@ func (l *heldLock) Close() error {
 // writePID ignores errors: the lock holds on a full disk, too.
 func (l *heldLock) writePID(pid int) {
 	if err := l.f.Truncate(0); err == nil {
-		l.f.WriteAt([]byte(strconv.Itoa(pid)+"\n"), 0) //nolint:errcheck // See above.
+		l.f.WriteAt([]byte(formatPID(pid)), 0) //nolint:errcheck // See above.
 	}
 }
 
@@ -68,12 +68,17 @@ func (l *heldLock) writePID(pid int) {
 func readPID(f *os.File) int {
 	buf := make([]byte, 32)
 	n, err := f.ReadAt(buf, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return 0
 	}
-	text, ok := strings.CutSuffix(string(buf[:n]), "\n")
-	pid, err := strconv.Atoi(text)
-	if !ok || err != nil || pid <= 0 {
+	return parsePID(string(buf[:n]))
+}
+
+func formatPID(pid int) string { return strconv.Itoa(pid) + "\n" }
+
+func parsePID(text string) int {
+	pid, err := strconv.Atoi(strings.TrimSuffix(text, "\n"))
+	if err != nil || pid <= 0 || formatPID(pid) != text {
 		return 0
 	}
 	return pid

@@ -1,6 +1,7 @@
 package durable
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -64,7 +65,7 @@ func readAll(r io.Reader, size, limit int64) ([]byte, error) {
 		if int64(len(data)) > limit {
 			return nil, fmt.Errorf("%w: want at most %d bytes", ErrTooLarge, limit)
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return data, nil
 		}
 		if err != nil {

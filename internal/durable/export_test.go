@@ -1,0 +1,8 @@
+package durable
+
+var (
+	ParsePID  = parsePID
+	FormatPID = formatPID
+	TempName  = tempName
+	IsTempOf  = isTempOf
+)
