@@ -1,0 +1,45 @@
+package kek
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/atrestdb/atrest/internal/secret"
+)
+
+// Env reads a KEK from an environment variable that holds 32 bytes in base64 (the
+// standard alphabet, padded), and unsets the variable, whether it is good or not:
+// children do not inherit it.
+//
+// It is for tests. On Linux the environment that a process was started with stays
+// readable in /proc, and on most systems root can list it; use [File] or a key
+// service where it matters.
+//
+// A variable that is not set matches fs.ErrNotExist; anything but 32 bytes in
+// base64 is [ErrBadKey]. The id is "env:" and 16 hexadecimal digits derived from
+// the key.
+func Env(name string) (*AES, error) {
+	refuse := func(err error) error { return &SourceError{Source: "env", Name: name, Err: err} }
+	value, ok := os.LookupEnv(name)
+	if !ok {
+		return nil, refuse(fmt.Errorf("%w: not set, or read before, which unsets it", fs.ErrNotExist))
+	}
+	if err := os.Unsetenv(name); err != nil {
+		return nil, refuse(err)
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(value)
+	if err != nil {
+		return nil, refuse(fmt.Errorf("%w: %w", ErrBadKey, errors.New("it is not padded base64")))
+	}
+	if len(raw) != secret.Size {
+		return nil, refuse(fmt.Errorf("%w: %d bytes in base64, want %d", ErrBadKey, len(raw), secret.Size))
+	}
+	k, err := newAES("env", raw)
+	if err != nil {
+		return nil, refuse(err)
+	}
+	return k, nil
+}

@@ -1,0 +1,166 @@
+package kek
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/atrestdb/atrest/internal/secret"
+)
+
+// SourceError says why a file or an environment variable gives no KEK, or what
+// is doubtful about it.
+type SourceError struct {
+	Source string // "file" or "env"
+	Name   string // path or name of the variable
+	Err    error
+}
+
+func (e *SourceError) Error() string { return fmt.Sprintf("kek: %s %s: %v", e.Source, e.Name, e.Err) }
+
+// Unwrap makes errors.Is and errors.As work.
+func (e *SourceError) Unwrap() error { return e.Err }
+
+// FileOption changes what File does.
+type FileOption func(*fileConfig)
+
+type fileConfig struct {
+	path    string
+	symlink bool
+	warn    func(error)
+}
+
+// AllowSymlink lets the path be a symbolic link, as where an orchestrator mounts
+// secrets. The checks then are about the file that it leads to.
+func AllowSymlink() FileOption { return func(c *fileConfig) { c.symlink = true } }
+
+// OnWarning sets what is done with a warning, a [*SourceError], in place of
+// slog.Warn. File calls it before it returns.
+func OnWarning(warn func(error)) FileOption { return func(c *fileConfig) { c.warn = warn } }
+
+// File reads a KEK from a file of exactly 32 random bytes, which head -c 32
+// /dev/urandom makes. Keep it outside the data directory and its backups, and
+// keep copies: without it nothing opens.
+//
+// It must be a regular file, and no symbolic link unless [AllowSymlink] is given;
+// on Unix it must also belong to root or to this process's user and have no
+// permissions for group and others. Anything else is [ErrInsecure]; a file of
+// another length is [ErrBadKey]. All is checked on the open file, so replacing it
+// meanwhile gains nothing. A parent folder that anybody may write to is a
+// warning.
+//
+// The id is "file:" and 16 hexadecimal digits derived from the key: it does not
+// depend on the path.
+func File(path string, opts ...FileOption) (*AES, error) {
+	c := fileConfig{path: path, warn: func(err error) { slog.Warn(err.Error()) }}
+	for _, opt := range opts {
+		opt(&c)
+	}
+	f, err := c.open()
+	if err != nil {
+		return nil, c.refuse(err)
+	}
+	defer f.Close() //nolint:errcheck // Nothing was written.
+	return c.read(f)
+}
+
+func (c *fileConfig) refuse(err error) error {
+	return &SourceError{Source: "file", Name: c.path, Err: err}
+}
+
+// read makes a KEK of an open file, having checked that very file.
+func (c *fileConfig) read(f *os.File) (*AES, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, c.refuse(err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, c.refuse(insecure("it is %s, want a regular file", kindOfFile(info.Mode())))
+	}
+	if err := checkAccess(info); err != nil {
+		return nil, c.refuse(err)
+	}
+	// One byte more than wanted tells that there is more.
+	raw, err := io.ReadAll(io.LimitReader(f, secret.Size+1))
+	if err != nil {
+		return nil, c.refuse(err)
+	}
+	if len(raw) != secret.Size {
+		return nil, c.refuse(badLength(raw, info.Size()))
+	}
+	k, err := newAES("file", raw)
+	if err != nil {
+		return nil, c.refuse(err)
+	}
+	c.checkParents()
+	return k, nil
+}
+
+func insecure(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrInsecure, fmt.Errorf(format, args...))
+}
+
+// badLength tells the usual mistakes from each other, without showing the bytes.
+func badLength(raw []byte, size int64) error {
+	hint := ""
+	switch {
+	case len(raw) == secret.Size+1 && size == int64(len(raw)) && bytes.HasSuffix(raw, []byte("\n")):
+		hint = ": the last is a newline"
+	case isText(raw) && size > int64(len(raw)):
+		hint = ": it looks like text, want the bytes themselves"
+	}
+	return fmt.Errorf("%w: %d bytes, want %d%s", ErrBadKey, max(size, int64(len(raw))), secret.Size, hint)
+}
+
+// isText reports whether all bytes but spaces at the end are of hexadecimal or base64 text.
+func isText(b []byte) bool {
+	b = bytes.TrimSpace(b)
+	if len(b) == 0 {
+		return false
+	}
+	if _, err := hex.DecodeString(string(b[:len(b)/2*2])); err == nil {
+		return true
+	}
+	_, err := base64.StdEncoding.DecodeString(string(b[:len(b)/4*4]))
+	return err == nil
+}
+
+func kindOfFile(m os.FileMode) string {
+	switch {
+	case m.IsDir():
+		return "a folder"
+	case m&os.ModeSymlink != 0:
+		return "a symbolic link"
+	case m&os.ModeNamedPipe != 0:
+		return "a named pipe"
+	case m&os.ModeSocket != 0:
+		return "a socket"
+	case m&os.ModeDevice != 0:
+		return "a device"
+	}
+	return "of an unknown kind"
+}
+
+// checkParents warns of folders in which anybody could put another file in the
+// place of this one.
+func (c *fileConfig) checkParents() {
+	dirs := []string{filepath.Dir(c.path)}
+	if real, err := filepath.EvalSymlinks(c.path); err == nil && filepath.Dir(real) != dirs[0] {
+		dirs = append(dirs, filepath.Dir(real))
+	}
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err != nil {
+			c.warn(c.refuse(fmt.Errorf("cannot check its folder: %w", err)))
+			continue
+		}
+		if err := checkParent(dir, info); err != nil {
+			c.warn(c.refuse(err))
+		}
+	}
+}
