@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/subtle"
 	"encoding/hex"
 	"fmt"
 
@@ -29,7 +30,10 @@ const (
 func newAES(kind string, raw []byte) (*AES, error) {
 	k, err := secret.New(raw)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrBadKey, err)
+	}
+	if subtle.ConstantTimeCompare(raw, make([]byte, len(raw))) == 1 {
+		return nil, fmt.Errorf("%w: all bytes are zero", ErrBadKey)
 	}
 	block, err := aes.NewCipher(secret.Bytes(k))
 	if err != nil {

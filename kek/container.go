@@ -21,7 +21,12 @@ func subjectOfFile(h key.FileHeader) subject {
 // WrapDEK returns a container with the DEK wrapped for every KEK of the set, or
 // the first [Error]: a container lacks none of them.
 func (s *Set) WrapDEK(ctx context.Context, cluster key.ClusterID, id key.ID, p key.Purpose, dek key.DEK) ([]byte, error) {
-	if dek.IsZero() {
+	switch {
+	case id == 0:
+		return nil, fmt.Errorf("kek: wrap a DEK: %w", key.ErrReservedID)
+	case !p.Valid():
+		return nil, fmt.Errorf("kek: wrap DEK %s: %w: %d", id, key.ErrPurpose, uint8(p))
+	case dek.IsZero():
 		return nil, fmt.Errorf("kek: wrap DEK %s: %w", id, errZeroKey)
 	}
 	h := key.Header{Cluster: cluster, ID: id, Purpose: p, Check: key.CheckOf(dek)}

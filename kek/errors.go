@@ -22,7 +22,8 @@ var (
 	// ErrInsecure is returned for a KEK file that others may read or replace, or
 	// that is no regular file.
 	ErrInsecure = errors.New("insecure KEK file")
-	// ErrBadKey is returned by File and Env for anything but a 32-byte key.
+	// ErrBadKey is returned by File and Env for anything but 32 bytes, and for 32
+	// zeros, which a file is that lost its contents.
 	ErrBadKey = errors.New("not a 32-byte KEK")
 	// ErrConfig is returned by NewSet.
 	ErrConfig = errors.New("bad set of KEKs")
@@ -31,7 +32,7 @@ var (
 var advice = map[error]string{
 	ErrUnreachable: "try again",
 	ErrDenied:      "check its credentials and policy",
-	ErrWrongKey:    "configure the KEK under which the key was wrapped",
+	ErrWrongKey:    "configure or restore the KEK that wrapped the key",
 	ErrFaulty:      "do not use this KEK",
 }
 

@@ -40,7 +40,7 @@ type fileConfig struct {
 func AllowSymlink() FileOption { return func(c *fileConfig) { c.symlink = true } }
 
 // OnWarning sets what is done with a warning, a [*SourceError], in place of
-// slog.Warn. File calls it before it returns.
+// slog.Warn; nil drops it. File calls it before it returns.
 func OnWarning(warn func(error)) FileOption { return func(c *fileConfig) { c.warn = warn } }
 
 // File reads a KEK from a file of exactly 32 random bytes, which head -c 32
@@ -149,18 +149,21 @@ func kindOfFile(m os.FileMode) string {
 // checkParents warns of folders in which anybody could put another file in the
 // place of this one.
 func (c *fileConfig) checkParents() {
+	warn := func(err error) {
+		if c.warn != nil {
+			c.warn(c.refuse(err))
+		}
+	}
 	dirs := []string{filepath.Dir(c.path)}
-	if real, err := filepath.EvalSymlinks(c.path); err == nil && filepath.Dir(real) != dirs[0] {
-		dirs = append(dirs, filepath.Dir(real))
+	if target, err := filepath.EvalSymlinks(c.path); err == nil && filepath.Dir(target) != dirs[0] {
+		dirs = append(dirs, filepath.Dir(target))
 	}
 	for _, dir := range dirs {
 		info, err := os.Stat(dir)
 		if err != nil {
-			c.warn(c.refuse(fmt.Errorf("cannot check its folder: %w", err)))
-			continue
-		}
-		if err := checkParent(dir, info); err != nil {
-			c.warn(c.refuse(err))
+			warn(fmt.Errorf("cannot check its folder: %w", err))
+		} else if err := checkParent(dir, info); err != nil {
+			warn(err)
 		}
 	}
 }

@@ -3,7 +3,6 @@
 package kek
 
 import (
-	"errors"
 	"io/fs"
 	"os"
 	"syscall"
@@ -18,19 +17,23 @@ func (c *fileConfig) open() (*os.File, error) {
 		flags |= syscall.O_NOFOLLOW
 	}
 	f, err := os.OpenFile(c.path, flags, 0)
-	if err == nil {
-		return f, nil
+	if err != nil {
+		return nil, c.explain(err)
 	}
-	if !c.symlink {
-		// Systems disagree on the error for a link that is not followed.
-		if info, lerr := os.Lstat(c.path); lerr == nil && info.Mode()&fs.ModeSymlink != 0 {
-			return nil, insecure("it is a symbolic link, which this KEK does not allow: %w", err)
-		}
+	return f, nil
+}
+
+// explain finds the reason why a file does not open that is none to us. Systems
+// disagree on the error for a link that is not followed, and for a socket.
+func (c *fileConfig) explain(err error) error {
+	stat := os.Lstat
+	if c.symlink {
+		stat = os.Stat
 	}
-	if errors.Is(err, syscall.ENXIO) { // a socket, or a device that is not there
-		return nil, insecure("it is no regular file: %w", err)
+	if info, serr := stat(c.path); serr == nil && !info.Mode().IsRegular() {
+		return insecure("it is %s, want a regular file: %w", kindOfFile(info.Mode()), err)
 	}
-	return nil, err
+	return err
 }
 
 // checkAccess checks owner and permissions of the open file.

@@ -138,6 +138,9 @@ func (m member) unwrap(ctx context.Context, sub subject, r key.Recipient) (secre
 	if err := ctx.Err(); err != nil {
 		return secret.Key{}, failed(m.id, op, err)
 	}
+	if len(r.Params) != 0 {
+		return secret.Key{}, failed(m.id, op, fmt.Errorf("%w: its wrap has %d bytes of parameters, and it takes none", ErrWrongKey, len(r.Params)))
+	}
 	b, err := m.Unwrap(ctx, slices.Clone(r.Wrap), sub.aad())
 	if err != nil {
 		return secret.Key{}, failed(m.id, op, err)
