@@ -1,0 +1,46 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/atrestdb/atrest/internal/secret"
+)
+
+// wrap returns a container of the file key that was unwrapped again: a file
+// whose key cannot be unwrapped is lost.
+func wrap(ctx context.Context, w KeyWrapper, node uint64, k secret.Key) ([]byte, error) {
+	container, err := w.WrapFileKey(ctx, node, k)
+	if err != nil {
+		return nil, fmt.Errorf("wrap the file key: %w", err)
+	}
+	if len(container) == 0 || len(container) > maxContainer {
+		return nil, fmt.Errorf("wrap the file key: got a container of %d bytes, want 1 to %d", len(container), maxContainer)
+	}
+	container = slices.Clone(container)
+	again, err := unwrap(ctx, w, node, container)
+	if err != nil {
+		return nil, fmt.Errorf("verify the wrapped file key: %w", err)
+	}
+	if !secret.Equal(again, k) {
+		return nil, errors.New("verify the wrapped file key: another key came back")
+	}
+	return container, nil
+}
+
+// unwrap tells final errors from others.
+func unwrap(ctx context.Context, w KeyWrapper, node uint64, container []byte) (secret.Key, error) {
+	k, err := w.UnwrapFileKey(ctx, node, slices.Clone(container))
+	var f interface{ Final() bool }
+	switch {
+	case err != nil && errors.As(err, &f) && f.Final():
+		return secret.Key{}, fmt.Errorf("%w: %w", ErrFileKey, err)
+	case err != nil:
+		return secret.Key{}, fmt.Errorf("unwrap the file key: %w", err)
+	case k.IsZero():
+		return secret.Key{}, errors.New("unwrap the file key: no key and no error came back")
+	}
+	return k, nil
+}

@@ -1,0 +1,354 @@
+package sidecar_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/atrestdb/atrest/internal/crashfs"
+	"github.com/atrestdb/atrest/internal/durable"
+	"github.com/atrestdb/atrest/key"
+	"github.com/atrestdb/atrest/sidecar"
+)
+
+func TestNewFile(t *testing.T) {
+	fsys, w := newFS(), newKEKs("a")
+	_, err := sidecar.Open(t.Context(), fsys, dir, node, w)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	f := mustCreate(t, fsys, node, w)
+	for range 2 {
+		assert.EqualValues(t, node, f.Node())
+		assert.Zero(t, f.Epoch(7))
+		assert.Zero(t, f.Reserved(7))
+		assert.Equal(t, "null", string(f.State()))
+		assert.Equal(t, filepath.Join(dir, "keys.json"), f.Path())
+		assert.True(t, f.FileKeyCurrent())
+		require.NoError(t, f.Close())
+		f = mustOpen(t, fsys, node, w)
+	}
+}
+
+func TestUpdateReadsBack(t *testing.T) {
+	fsys, w := newFS(), newKEKs("a")
+	f := mustCreate(t, fsys, node, w)
+	fill(t, f)
+	for range 2 {
+		assert.EqualValues(t, 3, f.Epoch(7))
+		assert.EqualValues(t, 1, f.Epoch(9))
+		assert.EqualValues(t, 65535, f.Epoch(10))
+		assert.Zero(t, f.Epoch(8))
+		assert.Equal(t, sidecar.Usage{Seals: 1 << 20, Bytes: 1 << 34}, f.Reserved(7))
+		assert.Equal(t, sidecar.Usage{Bytes: 1<<64 - 1}, f.Reserved(4294967295))
+		assert.Zero(t, f.Reserved(9))
+		assert.Equal(t, `{"active":{"storage":7},"keys":[{"id":7,"container":"p0RLAg=="}],"none":[]}`, string(f.State()))
+		require.NoError(t, f.Close())
+		f = mustOpen(t, fsys, node, w)
+	}
+	names, err := fsys.ReadDir(dir)
+	require.NoError(t, err)
+	require.Equal(t, []string{"keys.json", "keys.json.lock"}, names)
+}
+
+func TestStateIsACopy(t *testing.T) {
+	f := mustCreate(t, newFS(), node, newKEKs("a"))
+	value := []byte(`[1]`)
+	require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetState(value) }))
+	value[1] = '2'
+	require.Equal(t, "[1]", string(f.State()))
+	f.State()[1] = '3'
+	require.Equal(t, "[1]", string(f.State()))
+}
+
+func TestUpdateRefuses(t *testing.T) {
+	errMine := errors.New("mine")
+	deep := strings.Repeat("[", sidecar.MaxDepth)
+	tests := []struct {
+		name string
+		fn   func(tx *sidecar.Tx) error
+		want error
+	}{
+		{"an error of the function", func(*sidecar.Tx) error { return errMine }, errMine},
+		{"a lower epoch", func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 2) }, sidecar.ErrEpochLowered},
+		{"epoch 0", func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 0) }, sidecar.ErrEpochLowered},
+		{"an epoch lower than one just set", func(tx *sidecar.Tx) error {
+			return errors.Join(tx.SetEpoch(8, 5), tx.SetEpoch(8, 4))
+		}, sidecar.ErrEpochLowered},
+		{"key id 0, epoch", func(tx *sidecar.Tx) error { return tx.SetEpoch(0, 1) }, key.ErrReservedID},
+		{"key id 0, usage", func(tx *sidecar.Tx) error { return tx.SetReserved(0, sidecar.Usage{Seals: 1}) }, key.ErrReservedID},
+		{"no state", func(tx *sidecar.Tx) error { return tx.SetState(nil) }, sidecar.ErrState},
+		{"not JSON", func(tx *sidecar.Tx) error { return tx.SetState([]byte("{")) }, sidecar.ErrState},
+		{"two values", func(tx *sidecar.Tx) error { return tx.SetState([]byte("1 2")) }, sidecar.ErrState},
+		{"not UTF-8", func(tx *sidecar.Tx) error { return tx.SetState([]byte("\"\xff\"")) }, sidecar.ErrState},
+		{"too deep", func(tx *sidecar.Tx) error {
+			return tx.SetState([]byte("[" + deep + strings.Repeat("]", sidecar.MaxDepth+1)))
+		}, sidecar.ErrState},
+		{"too large when indented", func(tx *sidecar.Tx) error {
+			return tx.SetState([]byte(deep + strings.Repeat("1,", 1<<20) + "1" + strings.Repeat("]", sidecar.MaxDepth)))
+		}, sidecar.ErrTooLarge},
+		{"too large with the rest", func(tx *sidecar.Tx) error {
+			return tx.SetState([]byte(`"` + strings.Repeat("x", sidecar.MaxSize-100) + `"`))
+		}, sidecar.ErrTooLarge},
+		{"an error that the function passes over", func(tx *sidecar.Tx) error {
+			_ = tx.SetEpoch(7, 2)
+			return nil
+		}, sidecar.ErrEpochLowered},
+	}
+	fsys, w := newFS(), newKEKs("a")
+	f := mustCreate(t, fsys, node, w)
+	fill(t, f)
+	before := read(t, fsys, path)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			n := ops(fsys, func() {
+				err := f.Update(func(tx *sidecar.Tx) error {
+					// What was set before the refusal does not happen either.
+					require.NoError(t, tx.SetEpoch(9, 2))
+					require.NoError(t, tx.SetReserved(9, sidecar.Usage{Seals: 1}))
+					require.NoError(t, tx.SetState([]byte("0")))
+					return tt.fn(tx)
+				})
+				require.ErrorIs(t, err, tt.want)
+				if tt.want != errMine {
+					require.ErrorContains(t, err, path)
+				}
+			})
+			require.Zero(t, n)
+			require.EqualValues(t, 1, f.Epoch(9))
+			require.Zero(t, f.Reserved(9))
+			require.NotEqual(t, "0", string(f.State()))
+			require.Equal(t, string(before), string(read(t, fsys, path)))
+		})
+	}
+	require.NoError(t, f.Close())
+	mustOpen(t, fsys, node, w)
+}
+
+func TestUpdateWithoutChangeWritesNothing(t *testing.T) {
+	fsys := newFS()
+	f := mustCreate(t, fsys, node, newKEKs("a"))
+	fill(t, f)
+	require.Zero(t, ops(fsys, func() {
+		fill(t, f)
+		require.NoError(t, f.Update(func(*sidecar.Tx) error { return nil }))
+		require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetState([]byte(" " + string(f.State()) + "\n")) }))
+		require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(8, 0) }))
+		require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetReserved(8, sidecar.Usage{}) }))
+	}))
+	require.NotZero(t, ops(fsys, func() {
+		require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 4) }))
+	}))
+}
+
+// Calls of several goroutines may overtake one another; neither takes back what
+// the other made durable.
+func TestReservedIsNeverLowered(t *testing.T) {
+	f := mustCreate(t, newFS(), node, newKEKs("a"))
+	for _, tt := range []struct{ set, want sidecar.Usage }{
+		{sidecar.Usage{Seals: 5, Bytes: 50}, sidecar.Usage{Seals: 5, Bytes: 50}},
+		{sidecar.Usage{Seals: 4, Bytes: 60}, sidecar.Usage{Seals: 5, Bytes: 60}},
+		{sidecar.Usage{Seals: 6, Bytes: 10}, sidecar.Usage{Seals: 6, Bytes: 60}},
+		{sidecar.Usage{}, sidecar.Usage{Seals: 6, Bytes: 60}},
+	} {
+		require.NoError(t, f.Update(func(tx *sidecar.Tx) error {
+			require.NoError(t, tx.SetReserved(7, tt.set))
+			require.Equal(t, tt.want, tx.Reserved(7))
+			return nil
+		}))
+		require.Equal(t, tt.want, f.Reserved(7))
+	}
+}
+
+func TestTxSeesItselfAndReadersDoNot(t *testing.T) {
+	f := mustCreate(t, newFS(), node, newKEKs("a"))
+	fill(t, f)
+	require.NoError(t, f.Update(func(tx *sidecar.Tx) error {
+		require.EqualValues(t, 3, tx.Epoch(7))
+		require.NoError(t, tx.SetEpoch(7, tx.Epoch(7)+1))
+		require.EqualValues(t, 4, tx.Epoch(7))
+		require.EqualValues(t, 3, f.Epoch(7))
+		return nil
+	}))
+	require.EqualValues(t, 4, f.Epoch(7))
+}
+
+func TestTxEndsWithUpdate(t *testing.T) {
+	f := mustCreate(t, newFS(), node, newKEKs("a"))
+	var kept *sidecar.Tx
+	require.NoError(t, f.Update(func(tx *sidecar.Tx) error { kept = tx; return tx.SetEpoch(7, 1) }))
+	require.ErrorIs(t, kept.SetEpoch(7, 2), sidecar.ErrClosed)
+	require.ErrorIs(t, kept.SetReserved(7, sidecar.Usage{Seals: 1}), sidecar.ErrClosed)
+	require.ErrorIs(t, kept.SetState([]byte("1")), sidecar.ErrClosed)
+	require.EqualValues(t, 1, f.Epoch(7))
+	require.PanicsWithValue(t, "mine", func() { _ = f.Update(func(*sidecar.Tx) error { panic("mine") }) })
+	require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 2) }), "a panic leaves nothing locked")
+}
+
+func TestClose(t *testing.T) {
+	fsys, w := newFS(), newKEKs("a")
+	f := mustCreate(t, fsys, node, w)
+	fill(t, f)
+	require.NoError(t, f.Close())
+	require.NoError(t, f.Close())
+	require.EqualValues(t, 3, f.Epoch(7))
+	require.ErrorIs(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 9) }), sidecar.ErrClosed)
+	w.names.Store("b")
+	calls := w.calls.Load()
+	require.ErrorIs(t, f.Rewrap(t.Context()), sidecar.ErrClosed)
+	require.Equal(t, calls, w.calls.Load())
+}
+
+func TestCreateKeepsWhatIsThere(t *testing.T) {
+	fsys, data := filled(t, node, newKEKs("a"))
+	_, err := sidecar.Create(t.Context(), fsys, dir, node, newKEKs("a"))
+	require.ErrorIs(t, err, fs.ErrExist)
+	require.Equal(t, data, read(t, fsys, path))
+	for _, other := range []string{"", "not ours"} {
+		fsys := with(t, []byte(other))
+		_, err := sidecar.Create(t.Context(), fsys, dir, node, newKEKs("a"))
+		require.ErrorIs(t, err, fs.ErrExist)
+		require.Equal(t, other, string(read(t, fsys, path)))
+	}
+}
+
+func TestStaleTemporaryFilesGo(t *testing.T) {
+	w := newKEKs("a")
+	stale := path + "." + strings.Repeat("A", 26) + ".tmp"
+	open := map[string]func(*crashfs.FS) (*sidecar.File, error){
+		"Create": func(f *crashfs.FS) (*sidecar.File, error) { return sidecar.Create(t.Context(), f, dir, node, w) },
+		"Open":   func(f *crashfs.FS) (*sidecar.File, error) { return sidecar.Open(t.Context(), f, dir, node, w) },
+	}
+	for name, open := range open {
+		t.Run(name, func(t *testing.T) {
+			fsys := newFS()
+			if name == "Open" {
+				fsys, _ = filled(t, node, w)
+			}
+			write(t, fsys, stale, []byte("half of a f"))
+			write(t, fsys, path+".mine.tmp", nil)
+			_, err := open(fsys)
+			require.NoError(t, err)
+			names, err := fsys.ReadDir(dir)
+			require.NoError(t, err)
+			require.Equal(t, []string{"keys.json", "keys.json.lock", "keys.json.mine.tmp"}, names)
+		})
+	}
+}
+
+func TestArguments(t *testing.T) {
+	for name, open := range map[string]func(context.Context, durable.FS, string, uint64, sidecar.KeyWrapper) (*sidecar.File, error){
+		"Create": sidecar.Create, "Open": sidecar.Open,
+	} {
+		t.Run(name, func(t *testing.T) {
+			fsys := newFS()
+			_, err := open(t.Context(), fsys, dir, 0, newKEKs("a"))
+			require.ErrorContains(t, err, "node id")
+			_, err = open(t.Context(), fsys, dir, node, nil)
+			require.ErrorContains(t, err, "KeyWrapper")
+			_, err = open(t.Context(), fsys, "elsewhere", node, newKEKs("a"))
+			require.ErrorIs(t, err, fs.ErrNotExist)
+			names, err := fsys.ReadDir(dir)
+			require.NoError(t, err)
+			require.Empty(t, names)
+		})
+	}
+}
+
+func TestNilFSIsTheRealOne(t *testing.T) {
+	dir, w := t.TempDir(), newKEKs("a")
+	f, err := sidecar.Create(t.Context(), nil, dir, node, w)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	info, err := os.Stat(filepath.Join(dir, sidecar.FileName))
+	require.NoError(t, err)
+	require.EqualValues(t, 0o600, info.Mode().Perm())
+	f, err = sidecar.Open(t.Context(), nil, dir, node, w)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+}
+
+func TestSecondOpeningInTheProcess(t *testing.T) {
+	fsys, w := newFS(), newKEKs("a")
+	f := mustCreate(t, fsys, node, w)
+	for _, open := range []func(context.Context, durable.FS, string, uint64, sidecar.KeyWrapper) (*sidecar.File, error){
+		sidecar.Create, sidecar.Open,
+	} {
+		_, err := open(t.Context(), fsys, dir, node, w)
+		var locked *sidecar.LockedError
+		require.ErrorAs(t, err, &locked)
+		require.Equal(t, path, locked.Path)
+		require.Equal(t, os.Getpid(), locked.PID)
+		var lower *durable.LockedError
+		require.ErrorAs(t, err, &lower)
+	}
+	require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 1) }))
+	require.NoError(t, f.Close())
+	mustOpen(t, fsys, node, w)
+}
+
+// A refused file is not locked for good.
+func TestRefusalReleasesTheLock(t *testing.T) {
+	fsys, _ := filled(t, node, newKEKs("a"))
+	require.ErrorIs(t, refused(t, fsys, node, newKEKs("b")), sidecar.ErrFileKey)
+	_, err := sidecar.Create(t.Context(), fsys, dir, node, newKEKs("a"))
+	require.ErrorIs(t, err, fs.ErrExist)
+	mustOpen(t, fsys, node, newKEKs("a"))
+}
+
+func TestReadersAndWritersAtOnce(t *testing.T) {
+	fsys, w := newFS(), newKEKs("a")
+	f := mustCreate(t, fsys, node, w)
+	require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetState([]byte("0")) }))
+	const writers, updates = 4, 50
+	var writing, reading sync.WaitGroup
+	done := make(chan struct{})
+	for range 2 {
+		reading.Go(func() {
+			for last := uint16(0); ; {
+				var state uint16
+				epoch := f.Epoch(7)
+				assert.NoError(t, json.Unmarshal(f.State(), &state))
+				assert.GreaterOrEqual(t, epoch, last)
+				assert.GreaterOrEqual(t, state, epoch, "read after the epoch")
+				last = epoch
+				_ = f.FileKeyCurrent()
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for range writers {
+		writing.Go(func() {
+			for range updates {
+				assert.NoError(t, f.Update(func(tx *sidecar.Tx) error {
+					epoch := tx.Epoch(7) + 1
+					return errors.Join(tx.SetEpoch(7, epoch), tx.SetState(fmt.Append(nil, epoch)))
+				}))
+			}
+		})
+	}
+	writing.Go(func() {
+		for i := range 20 {
+			w.names.Store([]string{"a", "ab"}[i%2])
+			assert.NoError(t, f.Rewrap(t.Context()))
+		}
+	})
+	writing.Wait()
+	close(done)
+	reading.Wait()
+	require.EqualValues(t, writers*updates, f.Epoch(7))
+	require.NoError(t, f.Close())
+	require.EqualValues(t, writers*updates, mustOpen(t, fsys, node, w).Epoch(7))
+}
