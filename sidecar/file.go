@@ -124,6 +124,9 @@ func (f *File) load(ctx context.Context, data []byte, node uint64) error {
 	if p.content.node != node {
 		return fmt.Errorf("%w: got %d, want %d", ErrOtherNode, p.content.node, node)
 	}
+	if p.keyNode != node {
+		return fmt.Errorf("%w: its file key is that of node %d, want %d", ErrOtherNode, p.keyNode, node)
+	}
 	k, err := unwrap(ctx, f.wrapper, node, p.content.fileKey)
 	if err != nil {
 		return err

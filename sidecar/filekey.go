@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/atrestdb/atrest/internal/secret"
+	"github.com/atrestdb/atrest/key"
 )
 
 // wrap returns a container of the file key that was unwrapped again: a file
@@ -16,18 +17,29 @@ func wrap(ctx context.Context, w KeyWrapper, node uint64, k secret.Key) ([]byte,
 	if err != nil {
 		return nil, fmt.Errorf("wrap the file key: %w", err)
 	}
-	if len(container) == 0 || len(container) > maxContainer {
-		return nil, fmt.Errorf("wrap the file key: got a container of %d bytes, want 1 to %d", len(container), maxContainer)
-	}
 	container = slices.Clone(container)
-	again, err := unwrap(ctx, w, node, container)
-	if err != nil {
+	if err := verify(ctx, w, node, k, container); err != nil {
 		return nil, fmt.Errorf("verify the wrapped file key: %w", err)
 	}
-	if !secret.Equal(again, k) {
-		return nil, errors.New("verify the wrapped file key: another key came back")
-	}
 	return container, nil
+}
+
+func verify(ctx context.Context, w KeyWrapper, node uint64, k secret.Key, container []byte) error {
+	c, err := key.ParseFileContainer(container)
+	if err != nil {
+		return err
+	}
+	if c.Node != node {
+		return fmt.Errorf("got a container of node %d, want %d", c.Node, node)
+	}
+	again, err := w.UnwrapFileKey(ctx, node, slices.Clone(container))
+	if err != nil {
+		return err
+	}
+	if !secret.Equal(again, k) {
+		return errors.New("another key came back")
+	}
+	return nil
 }
 
 // unwrap tells final errors from others.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/sidecar"
 )
@@ -17,8 +18,7 @@ func TestWrongKEKAndNoAnswer(t *testing.T) {
 
 	err := refused(t, fsys, node, newKEKs("b"))
 	require.ErrorIs(t, err, sidecar.ErrFileKey)
-	var final finalError
-	require.ErrorAs(t, err, &final)
+	require.ErrorIs(t, err, kek.ErrWrongKey)
 
 	down := newKEKs("a")
 	down.down = errDown
@@ -55,21 +55,28 @@ func (w brokenWrapper) UnwrapFileKey(ctx context.Context, node uint64, container
 }
 
 func TestCreateNeedsAWrapThatUnwraps(t *testing.T) {
-	down, other := newKEKs("a"), newKEKs("a")
+	down, other, wrong := newKEKs("a"), newKEKs("a"), newKEKs("b")
 	down.down, other.other = errDown, true
+	container := func(node uint64) []byte {
+		c, err := newKEKs("a").WrapFileKey(t.Context(), node, key.NewDEK())
+		require.NoError(t, err)
+		return c
+	}
 	for name, w := range map[string]sidecar.KeyWrapper{
 		"down":                 down,
 		"another key":          other,
 		"no container":         brokenWrapper{keks: newKEKs("a")},
 		"a huge container":     brokenWrapper{keks: newKEKs("a"), container: make([]byte, 1<<20)},
-		"a wrong container":    brokenWrapper{keks: newKEKs("a"), container: make([]byte, 8+wrapSize)},
-		"no key, and no error": brokenWrapper{container: make([]byte, 8+wrapSize), noKey: true},
+		"another node":         brokenWrapper{keks: newKEKs("a"), container: container(node + 1)},
+		"another KEK":          brokenWrapper{keks: wrong, container: container(node)},
+		"no key, and no error": brokenWrapper{container: container(node), noKey: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fsys := newFS()
 			_, err := sidecar.Create(t.Context(), fsys, dir, node, w)
 			require.ErrorContains(t, err, path)
 			require.ErrorContains(t, err, "file key")
+			require.NotErrorIs(t, err, sidecar.ErrFileKey, "there is no file that it could be about")
 			names, err := fsys.ReadDir(dir)
 			require.NoError(t, err)
 			require.Equal(t, []string{"keys.json.lock"}, names)
@@ -83,7 +90,7 @@ func TestRewrap(t *testing.T) {
 	f := mustOpen(t, fsys, node, w)
 	require.Zero(t, ops(fsys, func() { require.NoError(t, f.Rewrap(t.Context())) }), "nothing to do")
 
-	w.names.Store("ab")
+	w.use("ab")
 	require.False(t, f.FileKeyCurrent())
 	require.NoError(t, f.Rewrap(t.Context()))
 	require.True(t, f.FileKeyCurrent())
@@ -109,7 +116,7 @@ func TestRewrapThatFails(t *testing.T) {
 	w := newKEKs("a")
 	fsys, before := filled(t, node, w)
 	f := mustOpen(t, fsys, node, w)
-	w.names.Store("b")
+	w.use("b")
 
 	w.down = errDown
 	require.ErrorIs(t, f.Rewrap(t.Context()), errDown)
@@ -146,7 +153,7 @@ func TestUpdatesDoNotWaitForARewrap(t *testing.T) {
 	fsys, _ := filled(t, node, keks)
 	w := slowWrapper{keks, make(chan struct{}), make(chan struct{})}
 	f := mustOpen(t, fsys, node, w)
-	keks.names.Store("b")
+	keks.use("b")
 	done := make(chan error)
 	go func() { done <- f.Rewrap(t.Context()) }()
 	<-w.asked
@@ -168,7 +175,7 @@ func TestCloseDuringARewrap(t *testing.T) {
 	fsys, before := filled(t, node, keks)
 	w := slowWrapper{keks, make(chan struct{}), make(chan struct{})}
 	f := mustOpen(t, fsys, node, w)
-	keks.names.Store("b")
+	keks.use("b")
 	done := make(chan error)
 	go func() { done <- f.Rewrap(t.Context()) }()
 	<-w.asked

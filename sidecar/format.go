@@ -66,10 +66,6 @@ const (
 	textUsed  = "\n      }"
 )
 
-// maxContainer bounds the wrapped file key, in bytes. It is a multiple of 3, so
-// that the limit is the same in base64.
-const maxContainer = 96 << 10
-
 // content is what one file says. It is never changed in place.
 type content struct {
 	node     uint64

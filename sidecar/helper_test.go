@@ -2,23 +2,18 @@ package sidecar_test
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/atrestdb/atrest/internal/crashfs"
+	"github.com/atrestdb/atrest/kek"
+	"github.com/atrestdb/atrest/kek/kektest"
 	"github.com/atrestdb/atrest/key"
-	"github.com/atrestdb/atrest/key/insecurekey"
 	"github.com/atrestdb/atrest/sidecar"
 )
 
@@ -28,100 +23,55 @@ const (
 	path = dir + "/" + sidecar.FileName
 )
 
-// keks is a KeyWrapper over KEKs in memory, named by one letter each. A
-// container is the node in 8 bytes and for each KEK its name and the file key
-// sealed with AES-256-GCM, the node and the name being associated data.
+// keks is a KeyWrapper over KEKs that are named by one letter each.
 type keks struct {
-	names atomic.Value // string: those that are configured
+	set   atomic.Pointer[kek.Set]
 	calls atomic.Int64
-	down  error                    // what a KEK says instead of unwrapping
-	nonce func(name byte) [12]byte // nil: random
-	other bool                     // unwrap to another key
+	down  error // the answer to everything
+	other bool  // unwrap to another key
 }
 
 func newKEKs(names string) *keks {
 	w := new(keks)
-	w.names.Store(names)
+	w.use(names)
 	return w
+}
+
+// use configures other KEKs.
+func (w *keks) use(names string) {
+	var all []kek.KEK
+	for _, name := range names {
+		all = append(all, kektest.New(string(name)))
+	}
+	set, err := kek.NewSet(all[0], all[1:]...)
+	if err != nil {
+		panic(err)
+	}
+	w.set.Store(set)
 }
 
 var errDown = errors.New("the KEK does not answer")
 
-// finalError is an error that asking again does not change.
-type finalError string
-
-func (e finalError) Error() string { return string(e) }
-func (e finalError) Final() bool   { return true }
-
-const wrapSize = 1 + 12 + 32 + 16
-
-func (w *keks) aead(name byte) cipher.AEAD {
-	k := sha256.Sum256([]byte{'k', 'e', 'k', name})
-	block, err := aes.NewCipher(k[:])
-	if err != nil {
-		panic(err)
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		panic(err)
-	}
-	return aead
-}
-
 func (w *keks) WrapFileKey(ctx context.Context, node uint64, k key.DEK) ([]byte, error) {
 	w.calls.Add(1)
-	if w.down != nil || ctx.Err() != nil {
-		return nil, errors.Join(w.down, ctx.Err())
+	if w.down != nil {
+		return nil, w.down
 	}
-	out := binary.BigEndian.AppendUint64(nil, node)
-	names, _ := w.names.Load().(string)
-	for _, name := range []byte(names) {
-		nonce := [12]byte(insecurekey.Bytes(key.NewDEK()))
-		if w.nonce != nil {
-			nonce = w.nonce(name)
-		}
-		ad := append(binary.BigEndian.AppendUint64(nil, node), name)
-		out = append(append(out, name), nonce[:]...)
-		out = w.aead(name).Seal(out, nonce[:], insecurekey.Bytes(k), ad)
-	}
-	return out, nil
+	return w.set.Load().WrapFileKey(ctx, node, k)
 }
 
 func (w *keks) UnwrapFileKey(ctx context.Context, node uint64, container []byte) (key.DEK, error) {
 	w.calls.Add(1)
 	switch {
-	case w.down != nil || ctx.Err() != nil:
-		return key.DEK{}, errors.Join(w.down, ctx.Err())
+	case w.down != nil:
+		return key.DEK{}, w.down
 	case w.other:
 		return key.NewDEK(), nil
-	case len(container) < 8+wrapSize || len(container)%wrapSize != 8:
-		return key.DEK{}, finalError("malformed container")
 	}
-	if got := binary.BigEndian.Uint64(container); got != node {
-		return key.DEK{}, fmt.Errorf("container: %w", finalError(fmt.Sprintf("of node %d, not %d", got, node)))
-	}
-	names, _ := w.names.Load().(string)
-	for c := container[8:]; len(c) > 0; c = c[wrapSize:] {
-		if !strings.Contains(names, string(c[:1])) {
-			continue
-		}
-		ad := append(binary.BigEndian.AppendUint64(nil, node), c[0])
-		b, err := w.aead(c[0]).Open(nil, c[1:13], c[13:wrapSize], ad)
-		if err != nil {
-			return key.DEK{}, finalError("authentication failed")
-		}
-		return insecurekey.New(b)
-	}
-	return key.DEK{}, finalError("no KEK of the container is configured")
+	return w.set.Load().UnwrapFileKey(ctx, node, container)
 }
 
-func (w *keks) FileKeyCurrent(container []byte) bool {
-	var got strings.Builder
-	for c := container[8:]; len(c) > 0; c = c[wrapSize:] {
-		got.WriteByte(c[0])
-	}
-	return got.String() == w.names.Load()
-}
+func (w *keks) FileKeyCurrent(container []byte) bool { return w.set.Load().FileKeyCurrent(container) }
 
 // newFS returns a file system in memory that has the directory.
 func newFS() *crashfs.FS {

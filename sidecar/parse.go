@@ -16,6 +16,7 @@ import (
 // parsed is what a file says, as long as nobody has checked its MAC.
 type parsed struct {
 	content content
+	keyNode uint64 // the node that the file key's container names
 	head    []byte // the file up to the state, not a copy
 	mac     [sha256.Size]byte
 }
@@ -60,6 +61,7 @@ func (r *reader) file() *parsed {
 	c.reserved = readTable(r, (*reader).usage)
 	r.want(textFileKey)
 	c.fileKey = r.base64()
+	p.keyNode = r.container(c.fileKey)
 	r.want(textState)
 	p.head = r.data[:r.pos]
 	c.state = r.state()
@@ -166,11 +168,10 @@ func (r *reader) quoted() []byte {
 // get lost.
 func (r *reader) base64() []byte {
 	text := r.quoted()
-	if r.err != nil {
-		return nil
+	if limit := base64.StdEncoding.EncodedLen(key.MaxContainer); len(text) > limit {
+		r.fail("want at most %d characters of base64", limit)
 	}
-	if n := base64.StdEncoding.DecodedLen(len(text)); n == 0 || n > maxContainer {
-		r.fail("want a container of 1 to %d bytes", maxContainer)
+	if r.err != nil {
 		return nil
 	}
 	b, err := base64.StdEncoding.Strict().AppendDecode(nil, text)
@@ -179,6 +180,18 @@ func (r *reader) base64() []byte {
 		return nil
 	}
 	return b
+}
+
+// container returns the node that a file key is wrapped for.
+func (r *reader) container(b []byte) (node uint64) {
+	if r.err != nil {
+		return 0
+	}
+	c, err := key.ParseFileContainer(b)
+	if err != nil {
+		r.fail("%w", err)
+	}
+	return c.Node
 }
 
 func (r *reader) state() state {

@@ -78,7 +78,7 @@ var (
 )
 
 // KeyWrapper wraps the file key for one node under all configured KEKs, and
-// unwraps it. Its methods may be called from several goroutines and do not keep
+// unwraps it, in the form of a [key.FileContainer]. Its methods may be called from several goroutines and do not keep
 // a container that they are given.
 //
 // An error of UnwrapFileKey that has a method Final() bool, itself or somewhere

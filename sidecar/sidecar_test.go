@@ -201,7 +201,7 @@ func TestClose(t *testing.T) {
 	require.NoError(t, f.Close())
 	require.EqualValues(t, 3, f.Epoch(7))
 	require.ErrorIs(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 9) }), sidecar.ErrClosed)
-	w.names.Store("b")
+	w.use("b")
 	calls := w.calls.Load()
 	require.ErrorIs(t, f.Rewrap(t.Context()), sidecar.ErrClosed)
 	require.Equal(t, calls, w.calls.Load())
@@ -341,7 +341,7 @@ func TestReadersAndWritersAtOnce(t *testing.T) {
 	}
 	writing.Go(func() {
 		for i := range 20 {
-			w.names.Store([]string{"a", "ab"}[i%2])
+			w.use([]string{"a", "ab"}[i%2])
 			assert.NoError(t, f.Rewrap(t.Context()))
 		}
 	})
