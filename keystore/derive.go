@@ -22,10 +22,11 @@ const (
 	maxLabel    = 200
 )
 
-// MAC returns HMAC-SHA256 over the parts under a subkey of the key for label, 1
-// to 200 bytes that say what the MAC is for. Each part goes in behind its length,
-// so moving a byte from one part to the next changes the MAC. A stopped key makes
-// no MACs; it verifies them.
+// MAC returns HMAC-SHA256 over the parts under a subkey of the key for label,
+// which says what the MAC is for: 1 to 200 bytes; those that begin with "atrest/"
+// are this module's own. Each part goes in behind its length, 8 bytes, so moving a
+// byte from one part to the next changes the MAC. The purpose of the key does not
+// matter. A stopped key makes no MACs; it verifies them.
 func (s *Store) MAC(id key.ID, label string, parts ...[]byte) ([sha256.Size]byte, error) {
 	e, err := s.entry(id)
 	if err != nil {
@@ -54,8 +55,8 @@ func (s *Store) VerifyMAC(id key.ID, label string, mac []byte, parts ...[]byte) 
 	return nil
 }
 
-// Subkey returns a key that is derived from a key for label, 1 to 200 bytes. It
-// is as opaque as the key itself.
+// Subkey returns a key that is derived from a key for label, as for [Store.MAC].
+// It is as opaque as the key itself, and no MAC is ever made under it.
 func (s *Store) Subkey(id key.ID, label string) (key.DEK, error) {
 	e, err := s.entry(id)
 	if err != nil {
@@ -83,9 +84,9 @@ func (e *entry) derive(space, label string) (key.DEK, error) {
 	if label == "" || len(label) > maxLabel {
 		return key.DEK{}, fmt.Errorf("%w: got %d", ErrLabel, len(label))
 	}
-	l := e.loaded.Load()
-	if l == nil {
+	dek := e.dek.Load()
+	if dek == nil {
 		return key.DEK{}, e.fail(ErrDestroyed)
 	}
-	return secret.Derive(l.dek, space+label), nil
+	return secret.Derive(*dek, space+label), nil
 }

@@ -22,7 +22,6 @@ package keystore
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 
@@ -33,8 +32,8 @@ import (
 // What a caller may do about an error of this package: install the key and try
 // again ([ErrUnknownKey]), activate one ([ErrNoActiveKey]), rotate ([ErrBudget]),
 // raise the epoch ([ErrEpochUsed]), stop the key first ([ErrNotStopped]), rotate
-// away from it first ([ErrActive]). The others are final. All but ErrNoActiveKey
-// arrive in a [KeyError].
+// away from it first ([ErrActive]). The others are final. Those without a prefix
+// in their text arrive in a [KeyError].
 var (
 	ErrUnknownKey  = errors.New("not in this keystore")
 	ErrNoActiveKey = errors.New("keystore: no active key")
@@ -79,20 +78,16 @@ type active struct {
 	sealer *envelope.Sealer
 }
 
-// entry is one id, for good: a destroyed key leaves its entry behind.
+// entry is one id, for good: a destroyed key leaves its entry behind, without
+// cipher and DEK.
 type entry struct {
 	id      key.ID
 	purpose key.Purpose
 	state   atomic.Uint32 // key.State
-	loaded  atomic.Pointer[loaded]
+	cipher  atomic.Pointer[envelope.Cipher]
+	dek     atomic.Pointer[key.DEK]
 	meter   meter
 	epoch   int // the last one activated with, -1 before; under Store.mu
-}
-
-// loaded is what goes away when a key is destroyed.
-type loaded struct {
-	dek    key.DEK
-	cipher *envelope.Cipher
 }
 
 func (e *entry) currentState() key.State { return key.State(e.state.Load()) } //nolint:gosec // Holds a key.State.
@@ -121,8 +116,6 @@ func New(opts ...Option) (*Store, error) {
 	if s.limits.Seals == 0 || s.limits.Bytes == 0 {
 		return nil, ErrLimits
 	}
-	// Ids can come from outside; a random multiplier keeps anybody from choosing
-	// those that all fall into one place.
-	s.table.Store(newTable(minSlots, rand.Uint32()|1)) //nolint:gosec,depguard // No secret.
+	s.table.Store(newTable(minSlots, newHash()))
 	return s, nil
 }

@@ -20,14 +20,17 @@ func (s *Store) Install(id key.ID, p key.Purpose, dek key.DEK) error {
 	}
 	c, err := envelope.NewCipher(id, dek)
 	if err != nil {
-		return &KeyError{ID: id, Err: err}
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.table.Load().find(id); e != nil {
 		return e.same(p, dek)
 	}
-	s.insert(id, p, key.OpenOnly, &loaded{dek: dek, cipher: c})
+	e := s.newEntry(id, p, key.OpenOnly)
+	e.dek.Store(&dek)
+	e.cipher.Store(c)
+	s.table.Store(s.table.Load().insert(e))
 	return nil
 }
 
@@ -49,61 +52,61 @@ func (s *Store) InstallDestroyed(id key.ID, p key.Purpose) error {
 		}
 		return e.fail(ErrKeyConflict)
 	}
-	s.insert(id, p, key.Destroyed, nil)
+	s.table.Store(s.table.Load().insert(s.newEntry(id, p, key.Destroyed)))
 	return nil
 }
 
 // same says what it means to install a key whose id is there.
 func (e *entry) same(p key.Purpose, dek key.DEK) error {
-	l := e.loaded.Load()
+	mine := e.dek.Load()
 	switch {
-	case l == nil:
+	case mine == nil:
 		return e.fail(ErrDestroyed)
-	case e.purpose != p || !key.EqualDEK(l.dek, dek):
+	case e.purpose != p || !key.EqualDEK(*mine, dek):
 		return e.fail(ErrKeyConflict)
 	}
 	return nil
 }
 
-func (s *Store) insert(id key.ID, p key.Purpose, st key.State, l *loaded) {
+func (s *Store) newEntry(id key.ID, p key.Purpose, st key.State) *entry {
 	e := &entry{id: id, purpose: p, epoch: -1}
 	e.state.Store(uint32(st))
-	e.loaded.Store(l)
 	e.meter.init(e, s)
-	s.table.Store(s.table.Load().insert(e))
+	return e
 }
 
 // Activate makes a key the one that its purpose seals under, with extended
 // nonces, and the former one open-only. A key that is active already stays as it
 // is. Seals under the former key that have not started yet go on under this one.
 func (s *Store) Activate(id key.ID) error {
-	return s.activate(id, func(e *entry, l *loaded) (*envelope.Sealer, error) {
+	return s.activate(id, func(e *entry, c *envelope.Cipher) (*envelope.Sealer, error) {
 		if a := s.active[e.purpose].Load(); a != nil && a.entry == e {
 			return nil, nil //nolint:nilnil // Nothing to change and nothing wrong.
 		}
-		return l.cipher.NewSealer(&e.meter)
+		return c.NewSealer(&e.meter)
 	})
 }
 
 // ActivateCounted is Activate with counted nonces, for an active key too. It
 // refuses an epoch that is not above the last one that the key was activated
-// with in this process: see [envelope.Writer] for what else it relies on.
+// with in this Store: see [envelope.Writer] for what else it relies on. Whether
+// the nonces are counted is then up to [WithExtendedOnly] and strict FIPS mode.
 func (s *Store) ActivateCounted(id key.ID, w envelope.Writer) error {
-	return s.activate(id, func(e *entry, l *loaded) (*envelope.Sealer, error) {
+	return s.activate(id, func(e *entry, c *envelope.Cipher) (*envelope.Sealer, error) {
 		if int(w.Epoch) <= e.epoch {
 			return nil, e.fail(ErrEpochUsed)
 		}
 		e.epoch = int(w.Epoch)
 		if s.extendedOnly {
-			return l.cipher.NewSealer(&e.meter)
+			return c.NewSealer(&e.meter)
 		}
-		return l.cipher.NewCountedSealer(w, &e.meter)
+		return c.NewCountedSealer(w, &e.meter)
 	})
 }
 
 // activate swaps the active key of a purpose for the entry of id with the sealer
 // that newSealer returns, nil for no change.
-func (s *Store) activate(id key.ID, newSealer func(*entry, *loaded) (*envelope.Sealer, error)) error {
+func (s *Store) activate(id key.ID, newSealer func(*entry, *envelope.Cipher) (*envelope.Sealer, error)) error {
 	e, err := s.entry(id)
 	if err != nil {
 		return err
@@ -117,7 +120,7 @@ func (s *Store) activate(id key.ID, newSealer func(*entry, *loaded) (*envelope.S
 	if err := e.usable(); err != nil {
 		return err
 	}
-	sealer, err := newSealer(e, e.loaded.Load())
+	sealer, err := newSealer(e, e.cipher.Load())
 	if sealer == nil || err != nil {
 		return err
 	}
@@ -146,8 +149,10 @@ func (e *entry) usable() error {
 	}
 }
 
-// Stop ends sealing under a key: after it returns, nothing is sealed under it. An
-// active key is refused with [ErrActive]; a stopped one stays stopped.
+// Stop ends sealing under a key for good: after it returns no seal under it
+// starts. One that started before the key ceased to be active may still be on its
+// way to its caller. An active key is refused with [ErrActive]; a stopped one
+// stays stopped.
 func (s *Store) Stop(id key.ID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,7 +187,8 @@ func (s *Store) Destroy(id key.ID) error {
 		return nil
 	case key.Stopped:
 		e.state.Store(uint32(key.Destroyed))
-		e.loaded.Store(nil)
+		e.cipher.Store(nil)
+		e.dek.Store(nil)
 		e.meter.sealer.Store(nil)
 		return nil
 	default:

@@ -8,20 +8,23 @@ import (
 	"github.com/atrestdb/atrest/key"
 )
 
-// KeyStatus describes one key at one moment.
+// KeyStatus describes one key at one moment. Of each purpose at most one key is
+// active.
 type KeyStatus struct {
 	ID      key.ID
 	Purpose key.Purpose
 	State   key.State
 	Suite   envelope.Suite // what the next seal uses; 0 unless active
 	Usage   envelope.Usage
-	Due     int // percent of its limits that were reached: 0, 90 or 100
+	Due     int // percent of its limits that is reached: 0, 90 or 100
 }
 
 // Status describes every key, by ascending id.
 func (s *Store) Status() []KeyStatus {
+	s.mu.Lock() // no change between two keys: at most one of a purpose is active
+	defer s.mu.Unlock()
 	var all []KeyStatus
-	for e := range s.table.Load().all() {
+	for e := range s.table.Load().all {
 		k := KeyStatus{ID: e.id, Purpose: e.purpose, State: e.currentState()}
 		k.Usage, k.Due = e.meter.used()
 		if a := s.active[e.purpose].Load(); a != nil && a.entry == e {

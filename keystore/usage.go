@@ -1,7 +1,6 @@
 package keystore
 
 import (
-	"math"
 	"sync"
 	"sync/atomic"
 
@@ -10,10 +9,15 @@ import (
 )
 
 // Limits is how much may be sealed under one key before it is due for rotation.
+//
+// With Refuse, never more than the limits is sealed, and a seal beyond them is
+// [ErrBudget]. A goroutine that seals alone gets exactly up to them: a seal that
+// finds no budget takes back what lies unused. Of goroutines that get there at the
+// same moment some may be refused while others hold what is left; it is not lost.
 type Limits struct {
 	Seals  uint64
 	Bytes  uint64 // of plaintext
-	Refuse bool   // refuse to seal beyond, with ErrBudget, instead of only saying so
+	Refuse bool   // refuse beyond them instead of only saying so
 }
 
 // DefaultLimits says that a rotation is due after 2^32 seals or 64 TiB, and
@@ -24,6 +28,7 @@ var DefaultLimits = Limits{Seals: 1 << 32, Bytes: 1 << 46}
 const (
 	chunkSeals = 1 << 20
 	chunkBytes = 1 << 34
+	maxCount   = 1 << 62 // of what comes from elsewhere, so that no sum overflows
 )
 
 // Observer is told about the use of keys. It is called from a goroutine that
@@ -32,11 +37,16 @@ const (
 type Observer interface {
 	// NeedReserve asks for it to be made durable that as much as upTo may have
 	// been used of a key, so that a later process does not count from less. When
-	// that is done, [Store.Reserved] takes note of it. Seals do not wait: the
-	// request comes when half of the former chunk of 2^20 seals or 16 GiB is used.
+	// that is done, [Store.Reserved] takes note of it. Seals do not wait for it. The
+	// request comes at activation, where the answer should come before the call
+	// returns, and then whenever half of the former chunk of 2^20 seals or 16 GiB is
+	// used: the answer has the other half's time. Two requests may arrive in either
+	// order; the larger one covers the other.
 	NeedReserve(id key.ID, upTo envelope.Usage)
 	// RotationDue says that a key has reached 90 or 100 percent of its limits,
-	// once each in the life of a process.
+	// once each in the life of a Store. used is at least that: it counts what
+	// sealers hold for seals to come, at most 2^16 seals and 4 GiB, and a sixteenth
+	// of the mark. So the word may come as much too early, and never too late.
 	RotationDue(id key.ID, percent int, used envelope.Usage)
 }
 
@@ -71,7 +81,7 @@ func (m *meter) Reserve(want envelope.Usage) (envelope.Usage, error) {
 	if ok {
 		m.granted.Seals += g.Seals
 		m.granted.Bytes += g.Bytes
-		n = m.notice()
+		n = m.notice(larger(m.reserved, m.asked))
 	}
 	m.mu.Unlock()
 	if !ok {
@@ -108,9 +118,10 @@ func (m *meter) grant(want envelope.Usage) (envelope.Usage, bool) {
 	return g, g.Seals > 0 && g.Bytes <= left(m.granted.Bytes, l.Bytes)
 }
 
-// portion shares what is left before the next mark among all processors.
+// portion is less than want near a mark: a sealer holds up to 64 blocks, and all
+// of them together should be little beside the mark.
 func portion(want, granted, limit uint64) uint64 {
-	const among = 64
+	const among = 1024
 	for _, percent := range marks {
 		if at := mark(limit, percent); granted < at {
 			return min(want, max(1, (at-granted)/among))
@@ -123,6 +134,11 @@ func left(granted, limit uint64) uint64 { return limit - min(granted, limit) }
 
 var marks = [...]int{90, 100}
 
+// reached reports whether u is the given percentage of either limit.
+func (l Limits) reached(u envelope.Usage, percent int) bool {
+	return u.Seals >= mark(l.Seals, percent) || u.Bytes >= mark(l.Bytes, percent)
+}
+
 // mark is the given percentage of limit, rounded up; it does not overflow.
 func mark(limit uint64, percent int) uint64 {
 	if percent == 100 {
@@ -132,28 +148,29 @@ func mark(limit uint64, percent int) uint64 {
 	return limit/100*p + (limit%100*p+99)/100
 }
 
-// notice collects what is due to be told and takes it as told. m.mu is held.
-func (m *meter) notice() notice {
+// notice collects what is due to be told and takes it as told; ahead is what need
+// not be asked for any more. m.mu is held.
+func (m *meter) notice(ahead envelope.Usage) notice {
 	n := notice{used: m.granted}
 	for _, p := range marks {
-		l := m.store.limits
-		if m.due < p && (m.granted.Seals >= mark(l.Seals, p) || m.granted.Bytes >= mark(l.Bytes, p)) {
+		if m.due < p && m.store.limits.reached(m.granted, p) {
 			m.due = p
 			n.percent = append(n.percent, p)
 		}
 	}
-	ahead := max2(m.reserved, m.asked)
-	if add(m.granted.Seals, chunkSeals/2) > ahead.Seals || add(m.granted.Bytes, chunkBytes/2) > ahead.Bytes {
-		m.asked = envelope.Usage{Seals: add(m.granted.Seals, chunkSeals), Bytes: add(m.granted.Bytes, chunkBytes)}
+	if m.granted.Seals+chunkSeals/2 > ahead.Seals || m.granted.Bytes+chunkBytes/2 > ahead.Bytes {
+		m.asked = larger(m.asked, envelope.Usage{Seals: m.granted.Seals + chunkSeals, Bytes: m.granted.Bytes + chunkBytes})
 		n.upTo = m.asked
 	}
 	return n
 }
 
-// announce tells what is due before anything is sealed.
+// announce tells what is due before anything is sealed. A request that was made
+// but not answered is made again: its owner may have failed, or another activation
+// may still be on the way to it.
 func (m *meter) announce() {
 	m.mu.Lock()
-	n := m.notice()
+	n := m.notice(m.reserved)
 	m.mu.Unlock()
 	m.tell(n)
 }
@@ -171,33 +188,38 @@ func (m *meter) tell(n notice) {
 	}
 }
 
-// used is what was really sealed, as far as it is not being sealed right now.
+// used is what was sealed, or is being sealed at this moment, and what percent of
+// the limits that is.
 func (m *meter) used() (u envelope.Usage, due int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	u = m.granted
+	unused := m.unused()
+	u = envelope.Usage{Seals: left(unused.Seals, m.granted.Seals), Bytes: left(unused.Bytes, m.granted.Bytes)}
+	due = m.due
+	for _, p := range marks {
+		if m.store.limits.reached(u, p) {
+			due = max(due, p)
+		}
+	}
+	return u, due
+}
+
+// unused is what the sealer holds of what was granted. m.mu is held; a sealer
+// never calls its meter with a lock held.
+func (m *meter) unused() envelope.Usage {
 	if s := m.sealer.Load(); s != nil {
-		unused := s.Unused()
-		u.Seals -= min(u.Seals, unused.Seals)
-		u.Bytes -= min(u.Bytes, unused.Bytes)
+		return s.Unused()
 	}
-	return u, m.due
+	return envelope.Usage{}
 }
 
-// add saturates.
-func add(a, b uint64) uint64 {
-	if a > math.MaxUint64-b {
-		return math.MaxUint64
-	}
-	return a + b
-}
-
-func max2(a, b envelope.Usage) envelope.Usage {
+func larger(a, b envelope.Usage) envelope.Usage {
 	return envelope.Usage{Seals: max(a.Seals, b.Seals), Bytes: max(a.Bytes, b.Bytes)}
 }
 
 // Usage returns how much was sealed under a key, counted from what
-// [Store.SetReserved] gave.
+// [Store.SetReserved] gave. It is exact while no seal, activation or stop of the
+// key is in progress, and never too low.
 func (s *Store) Usage(id key.ID) (envelope.Usage, error) {
 	e, err := s.entry(id)
 	if err != nil {
@@ -208,8 +230,8 @@ func (s *Store) Usage(id key.ID) (envelope.Usage, error) {
 }
 
 // SetReserved says what the durable record has for a key: as much may have been
-// used before, and is counted as used. Call it before the key is activated; a
-// count is never lowered.
+// used before, so at least that counts as used from now on. Call it before the key
+// is activated. No count is ever lowered, or goes above 2^62.
 func (s *Store) SetReserved(id key.ID, u envelope.Usage) error {
 	e, err := s.entry(id)
 	if err != nil {
@@ -218,8 +240,10 @@ func (s *Store) SetReserved(id key.ID, u envelope.Usage) error {
 	m := &e.meter
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.granted = max2(m.granted, u)
-	m.reserved = max2(m.reserved, u)
+	u = envelope.Usage{Seals: min(u.Seals, maxCount), Bytes: min(u.Bytes, maxCount)}
+	unused := m.unused()
+	m.granted = larger(m.granted, envelope.Usage{Seals: u.Seals + unused.Seals, Bytes: u.Bytes + unused.Bytes})
+	m.reserved = larger(m.reserved, u)
 	return nil
 }
 
@@ -232,6 +256,6 @@ func (s *Store) Reserved(id key.ID, upTo envelope.Usage) error {
 	m := &e.meter
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.reserved = max2(m.reserved, upTo)
+	m.reserved = larger(m.reserved, upTo)
 	return nil
 }

@@ -90,37 +90,42 @@ func (s *Store) successor(p key.Purpose, a *active, err error) (*active, error) 
 			return b, nil
 		}
 	}
+	var ours *KeyError // from the key's meter, through the sealer
+	if errors.As(err, &ours) {
+		return nil, ours
+	}
 	return nil, err
 }
 
 // cipherOf finds the key that env names.
 func (s *Store) cipherOf(env []byte, p key.Purpose) (*envelope.Cipher, error) {
-	if len(env) < envelope.HeaderSize {
-		_, err := envelope.ParseHeader(env)
-		return nil, err
-	}
-	id := key.ID(binary.BigEndian.Uint32(env[2:]))
-	if e := s.table.Load().find(id); e != nil && e.purpose == p {
-		if l := e.loaded.Load(); l != nil {
-			return l.cipher, nil
+	if len(env) >= envelope.HeaderSize {
+		if e := s.table.Load().find(key.ID(binary.BigEndian.Uint32(env[2:]))); e != nil && e.purpose == p {
+			if c := e.cipher.Load(); c != nil {
+				return c, nil
+			}
 		}
 	}
-	return nil, s.noCipher(env, p)
+	return s.cipherNamed(env, p)
 }
 
-// noCipher says why there is no key to open env with. Bytes that are no envelope
-// at all are reported as such rather than as a key that is missing.
-func (s *Store) noCipher(env []byte, p key.Purpose) error {
+// cipherNamed is cipherOf for what is wrong with env or the key, and says so.
+// Bytes that are no envelope at all are reported as such rather than as a key
+// that is missing.
+func (s *Store) cipherNamed(env []byte, p key.Purpose) (*envelope.Cipher, error) {
 	h, err := envelope.ParseHeader(env)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	e, err := s.entry(h.KeyID)
-	switch {
-	case err != nil:
-		return err
-	case e.purpose != p:
-		return e.fail(ErrPurpose)
+	if err != nil {
+		return nil, err
 	}
-	return e.fail(ErrDestroyed)
+	if e.purpose != p {
+		return nil, e.fail(ErrPurpose)
+	}
+	if c := e.cipher.Load(); c != nil { // installed since
+		return c, nil
+	}
+	return nil, e.fail(ErrDestroyed)
 }

@@ -1,0 +1,129 @@
+package keystore_test
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"fmt"
+	"testing"
+
+	"github.com/atrestdb/atrest/envelope"
+	"github.com/atrestdb/atrest/key"
+	"github.com/atrestdb/atrest/keystore"
+)
+
+// newKeys returns n keys with different random ids.
+func newKeys(n int) ([]key.ID, []key.DEK) {
+	var (
+		ids  []key.ID
+		deks []key.DEK
+		seen = map[key.ID]bool{}
+	)
+	for len(ids) < n {
+		if id := key.NewID(); !seen[id] {
+			seen[id] = true
+			ids, deks = append(ids, id), append(deks, key.NewDEK())
+		}
+	}
+	return ids, deks
+}
+
+func loaded(b *testing.B, ids []key.ID, deks []key.DEK) *keystore.Store {
+	b.Helper()
+	s, err := keystore.New()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i, id := range ids {
+		if err := s.Install(id, key.Storage, deks[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return s
+}
+
+var sizes = []int{1_000, 100_000}
+
+func BenchmarkLookup(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
+			ids, deks := newKeys(n)
+			s := loaded(b, ids, deks)
+			envs := make([][8]byte, 1<<16)
+			for i := range envs {
+				id := ids[i*7919%n]
+				envs[i] = [8]byte{1, 0, byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)}
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if !keystore.Lookup(s, envs[i&(1<<16-1)][:]) {
+					b.Fatal("not found")
+				}
+				i++
+			}
+		})
+	}
+}
+
+// sealedUnder returns a 64-byte value sealed under each key.
+func sealedUnder(b *testing.B, ids []key.ID, deks []key.DEK) [][]byte {
+	b.Helper()
+	envs := make([][]byte, len(ids))
+	for i, id := range ids {
+		c, err := envelope.NewCipher(id, deks[i])
+		if err != nil {
+			b.Fatal(err)
+		}
+		s, err := c.NewCountedSealer(envelope.Writer{Node16: 1, Epoch: 1}, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if envs[i], err = s.SealStorage(nil, make([]byte, 64), nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return envs
+}
+
+func BenchmarkOpenAmong(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
+			ids, deks := newKeys(n)
+			s := loaded(b, ids, deks)
+			envs := sealedUnder(b, ids, deks)
+			v, dst := s.Storage(), make([]byte, 0, 256)
+			b.SetBytes(64)
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if _, err := v.Open(dst, envs[i], nil); err != nil {
+					b.Fatal(err)
+				}
+				i = (i + 7919) % n
+			}
+		})
+	}
+}
+
+// BenchmarkAES is the part of an installation that no keystore can save.
+func BenchmarkAES(b *testing.B) {
+	var k [32]byte
+	rand.Read(k[:])
+	var kept []cipher.AEAD
+	b.ReportAllocs()
+	for b.Loop() {
+		block, err := aes.NewCipher(k[:])
+		if err != nil {
+			b.Fatal(err)
+		}
+		a, err := cipher.NewGCM(block)
+		if err != nil {
+			b.Fatal(err)
+		}
+		kept = append(kept, a)
+		if len(kept) == 1000 {
+			kept = kept[:0]
+		}
+	}
+}
