@@ -275,6 +275,17 @@ func TestScenarioErrors(t *testing.T) {
 	require.Equal(t, 10, report.States)
 }
 
+func TestOutcomeString(t *testing.T) {
+	op := crashfs.Op{Kind: crashfs.KindSync, Path: "f"}
+	for want, o := range map[string]crashfs.Outcome{
+		"no fault; returned <nil>":                                         {Returned: true},
+		"error, not done at operation 2, sync f; returned EOF":             {Form: crashfs.NotDone, At: 2, Op: op, Returned: true, Err: io.EOF},
+		"power loss at operation 2, sync f; power loss: nothing survived!": {Form: crashfs.PowerLoss, At: 2, Op: op, Loss: "nothing survived!"},
+	} {
+		assert.Equal(t, want, o.String())
+	}
+}
+
 func ExampleExplore() {
 	t := &log{} // a *testing.T in a test
 	report := crashfs.Explore(t,

@@ -96,14 +96,15 @@ func (n *inode) recordBlocks(first int, before []string) {
 		if len(n.blocks[i]) == 0 {
 			n.blocks[i] = []string{old}
 		}
-		if mixed := torn(old, now); mixed != old && mixed != now {
+		if mixed := torn(old, now); mixed != old {
 			n.blocks[i] = append(n.blocks[i], mixed)
 		}
 		n.blocks[i] = append(n.blocks[i], now)
 	}
 }
 
-// torn is now up to the middle of what changed, and old behind it.
+// torn is now up to the middle of what changed, and old behind it. It is old if
+// only one byte changed.
 func torn(old, now string) string {
 	first, last := 0, len(now)-1
 	for old[first] == now[first] {
@@ -121,10 +122,7 @@ func (n *inode) resize(size int) {
 	if len(n.sizes) == 0 {
 		n.sizes = []int{old}
 	}
-	if mid := (old + size) / 2; mid != old && mid != size {
-		n.sizes = append(n.sizes, mid)
-	}
-	n.sizes = append(n.sizes, size)
+	n.sizes = append(n.sizes, (old+size)/2, size)
 	n.sizeStuck = false
 	if size <= old {
 		n.data = n.data[:size:size]

@@ -124,6 +124,11 @@ func TestPowerLossLeaves(t *testing.T) {
 			},
 		},
 		{"every version of a byte", []string{"create a", "write a 1", "all", "open a", "write a 2", "open a", "write a 3"}, []string{"a=1", "a=2", "a=3"}},
+		{
+			"a block that stays among those written",
+			[]string{"create a", "write a x*512,1", "all", "open a", "write a x*512,2"},
+			[]string{"a=" + expand(x+",1"), "a=" + expand(x+",2")},
+		},
 		{"an emptied file", []string{"create a", "write a old!", "all", "create a"}, []string{
 			"a=old!", "a=\x00\x00d!", "a=" + zeros(4), "a=ol", "a=" + zeros(2), "a=",
 		}},
@@ -236,6 +241,14 @@ func TestPowerLossesBeyondTheLimit(t *testing.T) {
 	for range u.f.PowerLosses(1<<20, 1) {
 		break
 	}
+}
+
+// Up to the limit it is all of them, not chance.
+func TestPowerLossesUpToTheLimit(t *testing.T) {
+	u := newUser(t)
+	u.all("create a", "create b", "create c", "create d", "create e", "create f")
+	require.Len(t, u.left(64), 64)
+	require.Less(t, len(u.left(63)), 64)
 }
 
 // Crash takes one of the states that PowerLosses lists, and each of them now

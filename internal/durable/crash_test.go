@@ -68,9 +68,19 @@ func TestWriteFileAtEveryPoint(t *testing.T) {
 	}
 }
 
-// checkOutcome: unknown is said if, and only if, the rename was tried.
+// checkOutcome: every error is told, and called unknown if, and only if, the
+// rename was tried.
 func checkOutcome(o crashfs.Outcome) error {
-	if !o.Returned || o.Err == nil {
+	if !o.Returned {
+		return nil
+	}
+	if (o.Err == nil) != (o.Form == crashfs.None) {
+		return errors.New("an error is lost or made up")
+	}
+	if o.Op.Kind != crashfs.KindCreate && !o.Tried(crashfs.KindClose) {
+		return errors.New("a file stays open")
+	}
+	if o.Err == nil {
 		return nil
 	}
 	unknown := errors.Is(o.Err, durable.ErrOutcomeUnknown)
@@ -357,4 +367,7 @@ func TestPlantedTemporaryFile(t *testing.T) {
 	got, err := content(f, "f")
 	require.NoError(t, err)
 	require.Equal(t, oldData, got)
+	names, err := f.ReadDir(".")
+	require.NoError(t, err)
+	require.Len(t, names, 2, "what is not ours stays")
 }

@@ -119,6 +119,34 @@ func TestReadFileLooksAtWhatItOpened(t *testing.T) {
 	}
 }
 
+func TestNothingStaysOpen(t *testing.T) {
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		t.Skip("no /proc/self/fd on this system to count open files in")
+	}
+	path := filepath.Join(t.TempDir(), "f")
+	l, err := durable.OS.Lock(path + ".lock")
+	require.NoError(t, err)
+	defer l.Close() //nolint:errcheck // the test is over
+	open := func() int {
+		names, err := durable.OS.ReadDir("/proc/self/fd")
+		require.NoError(t, err)
+		return len(names)
+	}
+	before := open()
+	for range 20 {
+		_, err := durable.OS.Lock(path + ".lock")
+		require.Error(t, err)
+		require.NoError(t, durable.Recover(durable.OS, path))
+		require.NoError(t, durable.WriteFile(durable.OS, path, []byte("1")))
+		_, _, err = durable.ReadFile(durable.OS, path, 1)
+		require.NoError(t, err)
+		_, _, err = durable.ReadFile(durable.OS, path, 0)
+		require.Error(t, err)
+		require.NoError(t, durable.Probe(durable.OS, filepath.Dir(path)))
+	}
+	require.Less(t, open(), before+10)
+}
+
 // The kernel's process directory cannot be synced: EINVAL.
 func TestSyncDirFails(t *testing.T) {
 	if _, err := os.Stat("/proc/self"); err != nil {
