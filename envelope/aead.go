@@ -16,17 +16,20 @@ const (
 // aead is AES-256-GCM in one of two forms. The form that chooses its own nonces
 // is the only one that strict FIPS mode allows; it has the nonce in front of the
 // ciphertext, as an envelope does.
+//
+// It is held by pointer where a value that can be printed leads to it: fmt may
+// print what one pointer points to, never two.
 type aead struct {
 	gcm    cipher.AEAD
 	random bool
 }
 
-func newAEAD(k []byte) (aead, error) {
+func newAEAD(k []byte) (*aead, error) {
 	block, err := aes.NewCipher(k)
 	if err != nil {
-		return aead{}, err
+		return nil, err
 	}
-	a := aead{random: fips140.Enforced()}
+	a := &aead{random: fips140.Enforced()}
 	if a.random {
 		a.gcm, err = cipher.NewGCMWithRandomNonce(block)
 	} else {

@@ -126,17 +126,20 @@ func (s *issuer) init(c *Cipher, m Meter) {
 	}
 }
 
-// here returns the shard of the calling goroutine.
+// here returns the shard of the calling goroutine. It depends on how deep its
+// stack is too, so a seal asks once.
 func here() int {
 	var local byte
 	page := uint64(uintptr(unsafe.Pointer(&local))) >> 12
 	return int(page * 0x9e3779b97f4a7c15 >> 58) // the upper bits of a product with the golden ratio
 }
 
-// current returns the block of the calling goroutine, and its word.
-func (s *issuer) current() (*block, uint64) {
-	b := s.shards[here()].Load()
-	return b, b.word.Load()
+// current returns the shard of the calling goroutine, its block, and the block's
+// word.
+func (s *issuer) current() (shard int, b *block, w uint64) {
+	shard = here()
+	b = s.shards[shard].Load()
+	return shard, b, b.word.Load()
 }
 
 // take claims one seal of size bytes from the block of shard i, or from the next
@@ -201,7 +204,7 @@ func (s *issuer) newBlock(grant Usage) (*block, error) {
 		b.seals = min(b.seals, maxCounted-s.issued)
 		b.base = s.start + s.issued
 		s.issued += b.seals
-		b.aead = &s.c.gcm
+		b.aead = s.c.gcm
 		b.header = Header{Suite: AES256GCM, KeyID: s.c.id}
 		binary.BigEndian.PutUint16(b.prefix[HeaderSize:], s.writer.Node16)
 		binary.BigEndian.PutUint16(b.prefix[HeaderSize+2:], s.writer.Epoch)
@@ -211,7 +214,7 @@ func (s *issuer) newBlock(grant Usage) (*block, error) {
 		}
 		b.seals = min(b.seals, maxSalted-s.salted)
 		s.salted += b.seals
-		b.aead = &s.salt.aead
+		b.aead = s.salt.aead
 		b.header = Header{Suite: XAES256GCM, KeyID: s.c.id}
 		copy(b.prefix[HeaderSize:], s.salt.salt[:])
 	}
@@ -322,7 +325,7 @@ func (s *issuer) unused() Usage {
 }
 
 func (s *issuer) suite() Suite {
-	if b, w := s.current(); b.fits(w, 0) {
+	if _, b, w := s.current(); b.fits(w, 0) {
 		return b.header.Suite
 	}
 	s.mu.Lock()

@@ -15,16 +15,16 @@ import (
 // is safe for concurrent use.
 //
 // Its Open methods append the plaintext to dst and return the extended slice,
-// which is never nil and aliases neither env nor location; on error they return
-// nil. They use the whole capacity of dst as scratch space: cap it with a
-// three-index slice if what follows matters. They allocate nothing when the
-// plaintext fits into dst. env and location are only read, unless they lie in
-// the spare capacity of dst, which is allowed: OpenStorage(env[:0], env, location)
-// opens in place, and env is lost whether it opens or not.
+// which is never nil; on error they return nil. They use the whole capacity of dst
+// as scratch space: cap it with a three-index slice if what follows matters. They
+// allocate nothing when the plaintext fits into dst; a little more room is faster.
+// env and location are only read, unless they lie in the spare capacity of dst,
+// which is allowed: OpenStorage(env[:0], env, location) opens in place, and env is
+// lost whether it opens or not.
 type Cipher struct {
 	id   key.ID
 	dek  key.DEK
-	gcm  aead                 // suite 0x01
+	gcm  *aead                // suite 0x01
 	xaes atomic.Pointer[xaes] // suite 0x03, from its first use
 }
 
@@ -99,11 +99,11 @@ func (c *Cipher) warm(env []byte) (a *aead, at int) {
 	}
 	switch binary.BigEndian.Uint64(env)>>16 ^ uint64(c.id) {
 	case uint64(AES256GCM) << 40:
-		return &c.gcm, HeaderSize
+		return c.gcm, HeaderSize
 	case uint64(XAES256GCM) << 40:
 		if x := c.xaes.Load(); x != nil && len(env) >= shortest+saltSize {
 			if m := x.lookup(env[HeaderSize:]); m != nil {
-				return &m.aead, prefixSize
+				return m.aead, prefixSize
 			}
 		}
 	}
@@ -129,28 +129,25 @@ func (c *Cipher) open(dst, env []byte, bind *binding) ([]byte, error) {
 	if err := bind.check(); err != nil {
 		return nil, err
 	}
-	h, err := c.check(env)
+	h, err := c.check(env, bind.kind)
 	if err != nil {
 		return nil, err
 	}
-	if bind.kind == raftGeneration1 && h.Suite != AES256GCM {
-		return nil, generation1Error(h)
-	}
 	if h.Suite == AES256GCM {
-		return openWith(&c.gcm, dst, env, HeaderSize, h, bind)
+		return openWith(c.gcm, dst, env, HeaderSize, h, bind)
 	}
 	x, err := c.extended()
 	if err != nil {
 		return nil, err
 	}
 	if m := x.lookup(env[HeaderSize:]); m != nil {
-		return openWith(&m.aead, dst, env, prefixSize, h, bind)
+		return openWith(m.aead, dst, env, prefixSize, h, bind)
 	}
 	m, err := x.derive([saltSize]byte(env[HeaderSize:]))
 	if err != nil {
 		return nil, fmt.Errorf("envelope: key %s: %w", c.id, err)
 	}
-	out, err := openWith(&m.aead, dst, env, prefixSize, h, bind)
+	out, err := openWith(m.aead, dst, env, prefixSize, h, bind)
 	if err == nil {
 		x.keep(m) // only now: bytes that nobody sealed push out no salt in use
 	}
@@ -158,11 +155,13 @@ func (c *Cipher) open(dst, env []byte, bind *binding) ([]byte, error) {
 }
 
 // check returns the header of an envelope that this key can open.
-func (c *Cipher) check(env []byte) (Header, error) {
+func (c *Cipher) check(env []byte, kind uint8) (Header, error) {
 	h, err := ParseHeader(env)
 	switch {
 	case err != nil:
 		return Header{}, err
+	case kind == raftGeneration1 && h.Suite != AES256GCM:
+		return Header{}, generation1Error(h)
 	case h.Flag != 0 || h.Suite != AES256GCM && h.Suite != XAES256GCM:
 		return Header{}, fmt.Errorf("%w: %s with flag %d", ErrUnsupported, h.Suite, h.Flag)
 	case h.KeyID != c.id:

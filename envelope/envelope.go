@@ -15,12 +15,12 @@
 //
 // Numbers are big-endian.
 //
-//	 0  version     1 byte, the Suite
-//	 1  flag        1 byte, 1 if the body is compressed
-//	 2  key id      4 bytes, not 0
-//	 6  nonce       12 bytes (0x01, 0x02) or 24 (0x03, 0x04)
-//	 .  ciphertext  as long as the body
-//	 .  tag         16 bytes
+//	0  version     1 byte, the Suite
+//	1  flag        1 byte, 1 if the body is compressed
+//	2  key id      4 bytes, not 0
+//	6  nonce       12 bytes (0x01, 0x02) or 24 (0x03, 0x04)
+//	.  ciphertext  as long as the body
+//	.  tag         16 bytes
 //
 // The pairs of version and flag are 0x01/0, 0x02/1, 0x03/0, 0x03/1, 0x04/0 and
 // 0x04/1; no other pair is an envelope. Suite 0x01 and 0x02 use the DEK itself,

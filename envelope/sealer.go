@@ -11,9 +11,10 @@ import (
 // Its Seal methods append the envelope to dst and return the extended slice; on
 // error they return nil. They use the whole capacity of dst as scratch space:
 // cap it with a three-index slice if what follows matters. They allocate nothing
-// when the envelope fits into dst. plaintext and location are only read, unless
-// they lie in the spare capacity of dst, which is allowed: SealStorage(buf[:0],
-// buf, location) seals in place if buf has capacity for the envelope.
+// when the envelope fits into dst; room for the location behind it is faster.
+// plaintext and location are only read, unless they lie in the spare capacity of
+// dst, which is allowed: SealStorage(buf[:0], buf, location) seals in place if buf
+// has capacity for the envelope.
 type Sealer struct {
 	c     *Cipher
 	issue issuer
@@ -72,35 +73,35 @@ func (c *Cipher) NewCountedSealer(w Writer, m Meter) (*Sealer, error) {
 
 // SealStorage seals a value for location, at most MaxLocation bytes.
 func (s *Sealer) SealStorage(dst, plaintext, location []byte) ([]byte, error) {
-	b, w := s.issue.current()
+	i, b, w := s.issue.current()
 	start, end := b.layout(dst, plaintext)
 	aadEnd := end + HeaderSize + len(location)
 	if aadEnd > cap(dst) || len(location) > MaxLocation || !b.fast(w, plaintext) {
-		return s.seal(dst, plaintext, &binding{kind: storage, location: location})
+		return s.seal(i, dst, plaintext, &binding{kind: storage, location: location})
 	}
 	if out := dst[len(dst):aadEnd]; overlap(out, plaintext) || overlap(out, location) {
-		return s.seal(dst, plaintext, &binding{kind: storage, location: location})
+		return s.seal(i, dst, plaintext, &binding{kind: storage, location: location})
 	}
 	aad := AppendStorageAAD(dst[end:end], b.header, location)
 	b.put(dst[len(dst):start], w)
 	if !b.claim(w, len(plaintext)) {
-		return s.seal(dst, plaintext, &binding{kind: storage, location: location})
+		return s.seal(i, dst, plaintext, &binding{kind: storage, location: location})
 	}
 	return b.aead.gcm.Seal(dst[:start], dst[start-gcmNonceSize:start], plaintext, aad), nil
 }
 
 // SealRaft seals a Raft payload for the group.
 func (s *Sealer) SealRaft(dst, payload []byte, g RaftGroup) ([]byte, error) {
-	b, w := s.issue.current()
+	i, b, w := s.issue.current()
 	start, end := b.layout(dst, payload)
 	aadEnd := end + g.aadSize()
 	if aadEnd > cap(dst) || len(g.Label) > MaxGroup || !b.fast(w, payload) || overlap(dst[len(dst):aadEnd], payload) {
-		return s.seal(dst, payload, &binding{kind: raft, group: &g})
+		return s.seal(i, dst, payload, &binding{kind: raft, group: &g})
 	}
 	aad := appendRaftAAD(dst[end:end], b.header, &g)
 	b.put(dst[len(dst):start], w)
 	if !b.claim(w, len(payload)) {
-		return s.seal(dst, payload, &binding{kind: raft, group: &g})
+		return s.seal(i, dst, payload, &binding{kind: raft, group: &g})
 	}
 	return b.aead.gcm.Seal(dst[:start], dst[start-gcmNonceSize:start], payload, aad), nil
 }
@@ -115,20 +116,20 @@ func (s *Sealer) SealRaftGeneration1(dst, payload []byte) ([]byte, error) {
 	if s.Suite() != AES256GCM {
 		return nil, fmt.Errorf("%w: key %s has no counted nonces left", ErrExhausted, s.c.id)
 	}
-	return s.seal(dst, payload, &binding{kind: raftGeneration1})
+	return s.seal(here(), dst, payload, &binding{kind: raftGeneration1})
 }
 
 // seal seals every plaintext that can be sealed, into any dst. It copies the
 // associated data, and moves a plaintext that is in the way, before it writes
 // anything.
-func (s *Sealer) seal(dst, plaintext []byte, bind *binding) ([]byte, error) {
+func (s *Sealer) seal(shard int, dst, plaintext []byte, bind *binding) ([]byte, error) {
 	if err := bind.check(); err != nil {
 		return nil, err
 	}
 	if len(plaintext) > MaxPlaintext {
 		return nil, fmt.Errorf("%w: plaintext of %d bytes, at most %d", ErrTooLarge, len(plaintext), MaxPlaintext)
 	}
-	b, w, err := s.issue.take(here(), len(plaintext))
+	b, w, err := s.issue.take(shard, len(plaintext))
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ type xaes struct {
 // salted is the message key of one salt.
 type salted struct {
 	salt [saltSize]byte
-	aead aead
+	aead *aead
 }
 
 func newXAES(k key.DEK) (*xaes, error) {

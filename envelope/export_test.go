@@ -1,0 +1,152 @@
+package envelope
+
+import (
+	"bytes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"io"
+	"testing"
+
+	"github.com/atrestdb/atrest/key"
+)
+
+const (
+	BlockSeals = blockSeals
+	MaxCounted = maxCounted
+	MaxSalted  = maxSalted
+	Shards     = shards
+)
+
+// NewCipherForSuiteKey returns a cipher whose key for every suite is k itself,
+// without a derivation for suite 0x03.
+func NewCipherForSuiteKey(t testing.TB, id key.ID, k key.DEK) *Cipher {
+	t.Helper()
+	c, err := NewCipher(id, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := newXAES(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.xaes.Store(x)
+	return c
+}
+
+// SealerWithNonce returns a sealer whose next seal has this nonce: 12 bytes for
+// suite 0x01, 24 for 0x03. A warm one has a block at hand already. Until the test
+// ends the random source is one that begins with the nonce.
+func SealerWithNonce(t testing.TB, c *Cipher, nonce []byte, warm bool) *Sealer {
+	t.Helper()
+	var (
+		s      *Sealer
+		err    error
+		random = rand.Reader
+	)
+	t.Cleanup(func() { rand.Reader = random })
+	if len(nonce) == gcmNonceSize {
+		s, err = c.NewCountedSealer(Writer{
+			Node16: binary.BigEndian.Uint16(nonce),
+			Epoch:  binary.BigEndian.Uint16(nonce[2:]),
+		}, nil)
+		s.issue.start = binary.BigEndian.Uint64(nonce[4:])
+	} else {
+		s, err = c.NewSealer(nil)
+		rand.Reader = io.MultiReader(bytes.NewReader(nonce), rand.Reader)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if warm {
+		b, err := s.issue.newBlock(Usage{Seals: 1, Bytes: MaxPlaintext})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range s.issue.shards { // whichever the seal will look at
+			s.issue.shards[i].Store(b)
+		}
+	}
+	return s
+}
+
+// PinStart fixes the first counted nonce of a sealer and how many it has issued.
+func PinStart(s *Sealer, start, issued uint64) { s.issue.start, s.issue.issued = start, issued }
+
+// PinSalted sets how many seals the salt of a sealer that sealed nothing yet has
+// served.
+func PinSalted(t testing.TB, s *Sealer, salted uint64) {
+	t.Helper()
+	if err := s.issue.freshSalt(); err != nil {
+		t.Fatal(err)
+	}
+	s.issue.salted = salted
+}
+
+// Nonce is what Take issues: the suite, the count of a counted nonce, the salt of
+// an extended one.
+type Nonce struct {
+	Suite Suite
+	Count uint64
+	Salt  [saltSize]byte
+}
+
+// Take issues a nonce as a seal of size bytes does, from the shard of the calling
+// goroutine.
+func Take(s *Sealer, size int) (Nonce, error) { return TakeAt(s, here(), size) }
+
+// TakeAt is Take from a given shard.
+func TakeAt(s *Sealer, shard, size int) (Nonce, error) {
+	b, w, err := s.issue.take(shard, size)
+	if err != nil {
+		return Nonce{}, err
+	}
+	if b.header.Suite == AES256GCM {
+		return Nonce{Suite: AES256GCM, Count: b.base + w&closed}, nil
+	}
+	return Nonce{Suite: b.header.Suite, Salt: [saltSize]byte(b.prefix[HeaderSize:])}, nil
+}
+
+// Claim issues a nonce as nearly every seal does, and does nothing with it.
+func Claim(s *Sealer) {
+	i, b, w := s.issue.current()
+	if !b.fits(w, 64) || !b.claim(w, 64) {
+		if _, _, err := s.issue.take(i, 64); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// NewAEAD returns the AEAD that the package uses under a suite's key.
+func NewAEAD(t testing.TB, k []byte) (a cipher.AEAD, choosesNonce bool) {
+	t.Helper()
+	x, err := newAEAD(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x.gcm, x.random
+}
+
+// NewXAES returns the AEAD that suite 0x03 uses under its key for the salt that
+// a nonce begins with.
+func NewXAES(t testing.TB, k key.DEK, nonce []byte) cipher.AEAD {
+	t.Helper()
+	x, err := newXAES(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := x.derive([saltSize]byte(nonce))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.aead.gcm
+}
+
+// ForgetSalts makes the next open under every salt a cold one.
+func ForgetSalts(c *Cipher) {
+	if x := c.xaes.Load(); x != nil {
+		for i := range x.slots {
+			x.slots[i].Store(nil)
+		}
+	}
+}
