@@ -12,6 +12,8 @@ import (
 // probeName is the file that Probe makes and removes.
 const probeName = ".atrest-probe"
 
+var errNotReplaced = errors.New("a replaced file reads as the old one")
+
 // Probe finds out whether the file system of dir can keep a file durable: it
 // creates a file, replaces it, reads it back and removes it, with every sync
 // that [WriteFile] makes. A file system that cannot do one of them gives
@@ -21,7 +23,9 @@ const probeName = ".atrest-probe"
 func Probe(fsys FS, dir string) error {
 	path := filepath.Join(dir, probeName)
 	err := probe(fsys, path)
-	err = errors.Join(err, probeClean(fsys, path))
+	if left := probeClean(fsys, path); err == nil {
+		err = left
+	}
 	switch {
 	case err == nil:
 		return nil
@@ -35,16 +39,16 @@ func probe(fsys FS, path string) error {
 	var want []byte
 	for _, text := range []string{"old\n", "new\n"} {
 		want = []byte(text)
-		if err := WriteFile(fsys, path, want); err != nil {
+		if _, err := replace(fsys, path, want); err != nil {
 			return err
 		}
 	}
-	got, _, err := ReadFile(fsys, path, int64(len(want)))
+	got, _, err := readFile(fsys, path, int64(len(want)))
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(got, want) {
-		return fmt.Errorf("%w: a replaced file reads as the old one", ErrUnsupportedFS)
+		return errNotReplaced
 	}
 	return nil
 }
@@ -62,12 +66,12 @@ func probeRemove(fsys FS, path string) error {
 	if err := fsys.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return Recover(fsys, path)
+	return settle(fsys, path)
 }
 
 // unsupported reports whether err says that an operation does not exist rather
 // than that it failed. Some file systems say so for the sync of a directory
 // with EINVAL.
 func unsupported(err error) bool {
-	return errors.Is(err, ErrUnsupportedFS) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL)
+	return errors.Is(err, errNotReplaced) || errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL)
 }

@@ -37,18 +37,27 @@ func isTempOf(name, base string) bool {
 // file is there, untouched. If path is a symbolic link, the link is replaced.
 // WriteFile does not keep data.
 func WriteFile(fsys FS, path string, data []byte) error {
+	tried, err := replace(fsys, path, data)
+	switch {
+	case err == nil:
+		return nil
+	case tried:
+		return &UnknownOutcomeError{Path: path, Err: err}
+	}
+	return fmt.Errorf("durable: replace %s: %w", path, err)
+}
+
+// replace also reports whether it came to the rename.
+func replace(fsys FS, path string, data []byte) (tried bool, err error) {
 	temp := tempName(path)
 	if err := writeTemp(fsys, temp, data); err != nil {
-		return fmt.Errorf("durable: replace %s: %w", path, err)
+		return false, err
 	}
 	if err := fsys.Rename(temp, path); err != nil {
 		fsys.Remove(temp) //nolint:errcheck // Best effort: the rename may have moved it.
-		return &UnknownOutcomeError{Path: path, Err: err}
+		return true, err
 	}
-	if err := fsys.SyncDir(filepath.Dir(path)); err != nil {
-		return &UnknownOutcomeError{Path: path, Err: err}
-	}
-	return nil
+	return true, fsys.SyncDir(filepath.Dir(path))
 }
 
 // writeTemp leaves a synced file, or an error and no file as far as it can.
@@ -92,15 +101,19 @@ func writeSync(f File, data []byte) error {
 // power loss. A file that does not exist is fine. Nobody may be replacing the
 // file meanwhile: hold its lock.
 func Recover(fsys FS, path string) error {
-	dir, base := filepath.Split(path)
-	dir = filepath.Clean(dir)
-	if err := removeTemps(fsys, dir, base); err != nil {
-		return fmt.Errorf("durable: recover %s: %w", path, err)
-	}
-	if err := fsys.SyncDir(dir); err != nil {
+	if err := settle(fsys, path); err != nil {
 		return fmt.Errorf("durable: recover %s: %w", path, err)
 	}
 	return nil
+}
+
+func settle(fsys FS, path string) error {
+	dir, base := filepath.Split(path)
+	dir = filepath.Clean(dir)
+	if err := removeTemps(fsys, dir, base); err != nil {
+		return err
+	}
+	return fsys.SyncDir(dir)
 }
 
 func removeTemps(fsys FS, dir, base string) error {
