@@ -102,10 +102,10 @@ func (h FileHeader) append(dst []byte) []byte {
 
 func (h Header) validate() error {
 	if h.ID == 0 {
-		return malformed("%w", ErrReservedID)
+		return fmt.Errorf("%w: %w", ErrReservedID, ErrContainer)
 	}
 	if !h.Purpose.Valid() {
-		return malformed("%w: %d", ErrPurpose, uint8(h.Purpose))
+		return fmt.Errorf("%w: %d: %w", ErrPurpose, uint8(h.Purpose), ErrContainer)
 	}
 	return nil
 }
