@@ -2,6 +2,8 @@ package sidecar_test
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -159,4 +161,27 @@ func refused(t testing.TB, fsys *crashfs.FS, node uint64, w sidecar.KeyWrapper) 
 	require.Nil(t, f)
 	require.Contains(t, err.Error(), path)
 	return err
+}
+
+// containerOf returns the wrapped file key of a file.
+func containerOf(t testing.TB, data []byte) []byte {
+	t.Helper()
+	var v struct {
+		FileKey []byte `json:"file_key"`
+	}
+	require.NoError(t, json.Unmarshal(data, &v))
+	return v.FileKey
+}
+
+// withContainer returns the file with another wrapped file key.
+func withContainer(data, container []byte) []byte {
+	text := `"file_key": "` + base64.StdEncoding.EncodeToString(container) + `"`
+	return fileKeyField.ReplaceAllLiteral(data, []byte(text))
+}
+
+func dekContainer(t testing.TB) []byte {
+	t.Helper()
+	c, err := newKEKs("a").set.Load().WrapDEK(t.Context(), key.NewClusterID(), 7, key.Storage, key.NewDEK())
+	require.NoError(t, err)
+	return c
 }

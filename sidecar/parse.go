@@ -97,6 +97,9 @@ func (r *reader) want(text string) {
 	for r.pos < len(r.data) && text != "" && r.data[r.pos] == text[0] {
 		r.pos, text = r.pos+1, text[1:]
 	}
+	if r.pos == len(r.data) {
+		r.fail("the file ends; want %q next", text)
+	}
 	r.fail("want %q next", text)
 }
 

@@ -136,7 +136,6 @@ func advice(err error) string {
 		{ErrMAC, "put back the last copy that this node wrote, and find out who changed it"},
 		{ErrOtherNode, "give each node its own directory; one is not made by copying another's"},
 		{ErrInsecureMode, "find out who could read or change it, then chmod 600"},
-		{ErrFileKey, "configure the KEK that it was written under"},
 		{durable.ErrNotRegular, "put the file itself in its place"},
 	} {
 		if errors.Is(err, a.err) {

@@ -70,7 +70,6 @@ func TestStateIsACopy(t *testing.T) {
 }
 
 func TestUpdateRefuses(t *testing.T) {
-	errMine := errors.New("mine")
 	deep := strings.Repeat("[", sidecar.MaxDepth)
 	tests := []struct {
 		name string
