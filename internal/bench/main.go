@@ -66,12 +66,7 @@ func start(w io.Writer, args []string) error {
 func compare(w io.Writer, cfg config) error {
 	fmt.Fprintf(w, "%s %s/%s, %d processors, medians of %d interleaved rounds, times per operation\n",
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), cfg.rounds)
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-
-	var (
-		missed int
-		group  string
-	)
+	t := &table{w: w, tw: tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)}
 	for _, r := range rows(cfg) {
 		if !cfg.run.MatchString(r.name()) {
 			continue
@@ -80,25 +75,44 @@ func compare(w io.Writer, cfg config) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.name(), err)
 		}
-		if r.group != group {
-			group = r.group
-			if err := tw.Flush(); err != nil { // columns are as wide as their group needs
-				return err
-			}
-			fmt.Fprintf(w, "\n%s\n", group)
-			fmt.Fprintf(tw, "\tours\traw\tours/raw\tgoal\tallocs\t\t\n")
-		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n",
-			r.what, duration(res.ours), duration(res.raw), r.figure(res), r.limit(), r.allocations(res), r.verdict(res))
-		if r.verdict(res) == miss {
-			missed++
-		}
+		t.line(r.group, r.what, duration(res.ours), duration(res.raw), r.figure(res), r.limit(), r.allocations(res), r.verdict(res))
 	}
-	if err := tw.Flush(); err != nil {
+	for _, i := range insides {
+		if !cfg.run.MatchString(i.name()) {
+			continue
+		}
+		ns, err := i.measure(cfg)
+		if err != nil {
+			return fmt.Errorf("%s: %w", i.name(), err)
+		}
+		t.line(insideGroup, i.what, duration(ns), "", "", duration(i.goal), "", i.verdict(ns))
+	}
+	if err := t.tw.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nrows that miss their goal: %d\n", missed)
+	fmt.Fprintf(w, "\nrows that miss their goal: %d\n", t.missed)
 	return nil
+}
+
+// table prints lines as they come. Columns are as wide as their group needs.
+type table struct {
+	w      io.Writer
+	tw     *tabwriter.Writer
+	group  string
+	missed int
+}
+
+func (t *table) line(group, what, ours, raw, figure, goal, allocs, verdict string) {
+	if group != t.group {
+		t.group = group
+		_ = t.tw.Flush() // an error comes again with the last one
+		fmt.Fprintf(t.w, "\n%s\n", group)
+		fmt.Fprintf(t.tw, "\tours\traw\tours/raw\tgoal\tallocs\t\t\n")
+	}
+	fmt.Fprintf(t.tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", what, ours, raw, figure, goal, allocs, verdict)
+	if verdict == miss {
+		t.missed++
+	}
 }
 
 // rows lists everything that is compared.

@@ -17,7 +17,10 @@ func TestQuick(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, start(&out, []string{"-quick", "-dir", t.TempDir()}))
 	text := out.String()
-	groups := map[string]bool{}
+	groups := map[string]bool{insideGroup: true}
+	for _, i := range insides {
+		assert.Regexp(t, `(?m)^\s*`+regexp.QuoteMeta(i.what)+` `, text)
+	}
 	for _, r := range rows(config{quick: true}) {
 		groups[r.group] = true
 		assert.Regexp(t, `(?m)^\s*`+regexp.QuoteMeta(r.what)+` `, text)
@@ -26,7 +29,7 @@ func TestQuick(t *testing.T) {
 		assert.Equal(t, 1, strings.Count(text, "\n"+g+"\n"), g)
 	}
 	lines := len(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }))
-	assert.Equal(t, 2+2*len(groups)+len(rows(config{quick: true})), lines, "%s", text)
+	assert.Equal(t, 2+2*len(groups)+len(rows(config{quick: true}))+len(insides), lines, "%s", text)
 }
 
 func TestRunSelectsRows(t *testing.T) {
@@ -119,6 +122,15 @@ func TestVerdict(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { assert.Equal(t, tt.want, tt.row.verdict(tt.res)) })
 	}
+}
+
+func TestMedianOf(t *testing.T) {
+	const out = "BenchmarkA/n=1-2 \t 10 \t 3.5 ns/op\t 0 B/op\nBenchmarkA/n=10-2 \t 10 \t 9 ns/op\nBenchmarkA/n=1-2 \t 10 \t 1.5 ns/op\nok\n"
+	got, err := medianOf(out, "BenchmarkA/n=1")
+	require.NoError(t, err)
+	assert.InDelta(t, 2.5, got, 1e-9)
+	_, err = medianOf(out, "BenchmarkB")
+	require.ErrorContains(t, err, "no benchmark BenchmarkB")
 }
 
 func TestMedian(t *testing.T) {
