@@ -18,7 +18,7 @@ import (
 
 // The parser sees no MAC, so each of these is refused by itself.
 func TestStrictParsing(t *testing.T) {
-	_, data := filled(t, node, newKEKs("a"))
+	data := golden(t)
 	text := string(data)
 	again, err := sidecar.Parse(data)
 	require.NoError(t, err)
@@ -77,7 +77,9 @@ func TestStrictParsing(t *testing.T) {
 		{"node id without quotes", nodeID, `"full_node_id": 81985529216486895`},
 		{"node id with a leading zero", nodeID, `"full_node_id": "081985529216486895"`},
 		{"node id of 2^64", nodeID, `"full_node_id": "18446744073709551616"`},
-		{"base64 with more padding", "\",\n  \"state\"", "=\",\n  \"state\""},
+		{"base64 without padding", `7w=="`, `7w"`},
+		{"base64 with more padding", `7w=="`, `7w==="`},
+		{"base64 with bits left over", `7w=="`, `7x=="`},
 		{"base64 cut short", `"file_key": "p`, `"file_key": "`},
 		{"base64 of URLs", `"file_key": "p0`, `"file_key": "p_`},
 		{"a line break in base64", `"file_key": "`, "\"file_key\": \"\n"},
