@@ -81,7 +81,7 @@ func command(t *testing.T, dir, name string, args ...string) []byte {
 	out, err := cmd.Output()
 	if err != nil {
 		var stderr []byte
-		if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // Output returns it bare.
+		if exit, ok := err.(*exec.ExitError); ok {
 			stderr = exit.Stderr
 		}
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, stderr)

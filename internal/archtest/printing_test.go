@@ -84,9 +84,15 @@ func TestSearchFindsKeys(t *testing.T) {
 		block[i] = binary.BigEndian.Uint32(k[4*i:])
 	}
 	for i, v := range []any{
-		k, string(k), [32]byte(k), open{k}, &open{k}, []open{{k}}, map[string]open{"x": {k}}, block,
+		k, string(k), [32]byte(k),
+		open{k},
+		&open{k},
+		[]open{{k}},
+		map[string]open{"x": {k}},
+		block,
 		hex.EncodeToString(k), base64.StdEncoding.EncodeToString(append([]byte{1}, k...)), k[3:20],
-		struct{ hidden any }{k}, struct{ p *[]byte }{&k}, // fmt follows a pointer that a verb does not fit
+		struct{ hidden any }{k},
+		struct{ p *[]byte }{&k}, // fmt follows a pointer that a verb does not fit
 	} {
 		found := 0
 		for _, text := range renderings(v) {
