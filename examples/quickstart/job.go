@@ -252,7 +252,7 @@ func (j *job) control(ctx context.Context, s *searcher) (found int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	db, err := openPebble(dir)
+	db, err := openPebble(dir, func() error { return os.RemoveAll(dir) })
 	if err != nil {
 		return 0, err
 	}

@@ -13,9 +13,11 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/atrestdb/atrest/sidecar"
@@ -39,6 +41,15 @@ func runWith(mode string) int {
 	switch mishap {
 	case "killed":
 		progress = once(phase, n, func(context.Context) { signalSelf(os.Kill); select {} }).progress
+	case "full":
+		var full atomic.Bool
+		progress = once(phase, n, func(context.Context) { full.Store(true) }).progress
+		disk = errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+				return &fs.PathError{Op: "write", Path: op.Path, Err: syscall.ENOSPC}
+			}
+			return nil
+		}))
 	case "interrupted":
 		progress = once(phase, n, func(ctx context.Context) { signalSelf(os.Interrupt); <-ctx.Done() }).progress
 	}
@@ -320,6 +331,7 @@ func TestRefusals(t *testing.T) {
 			require.NoError(s, os.Truncate(filepath.Join(s.in, "large"), 1<<30+1))
 		}, want: "one value holds at most"},
 		{name: "foreign -out", change: func(s *site) { write(s.T, filepath.Join(s.out, "note"), nil) }, want: "neither empty nor a store of this program"},
+		{name: "foreign keys.json", change: func(s *site) { write(s.T, filepath.Join(s.out, sidecar.FileName), nil) }, want: "neither empty nor a store of this program"},
 		{name: "-out is a file", change: func(s *site) { write(s.T, s.out, nil) }, want: "out cannot be used"},
 		{
 			name: "-out below a file", change: func(s *site) { s.out, s.kek = s.in+"/large/out", s.out+".kek" },
@@ -350,7 +362,6 @@ func TestRefusals(t *testing.T) {
 		}, want: "out cannot be opened: "},
 		{name: "in use", filled: true, change: func(s *site) {
 			st := openTestStore(s.T, *s)
-			require.NoError(s, st.reserving.Wait())
 			s.Cleanup(func() { require.NoError(s, st.close()) })
 		}, want: fmt.Sprintf("is in use by process %d", os.Getpid())},
 		{name: "database without its manifest", filled: true, change: func(s *site) {

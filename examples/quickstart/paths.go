@@ -12,7 +12,8 @@ import (
 )
 
 // isNew reports whether out is a place for a new store: it does not exist or is
-// empty. It refuses what another program put there.
+// empty, but for the lock of a run that was killed early. It refuses what
+// another program put there.
 func isNew(out string) (bool, error) {
 	entries, err := os.ReadDir(out)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -21,17 +22,25 @@ func isNew(out string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("-out %s cannot be used: %w", out, reason(err))
 	}
-	leftovers := true // a run that was killed before keys.json was there
+	var keys, beside, others bool // keys.json, what goes with it, and the rest
 	for _, e := range entries {
-		if e.Name() == sidecar.FileName {
-			return false, nil
+		switch name := e.Name(); {
+		case name == sidecar.FileName:
+			keys = true
+		case strings.HasPrefix(name, sidecar.FileName+"."):
+			beside = true
+		default:
+			others = true
+			beside = beside || name == dbDir
 		}
-		leftovers = leftovers && strings.HasPrefix(e.Name(), sidecar.FileName+".")
 	}
-	if !leftovers {
-		return false, fmt.Errorf("-out %s is neither empty nor a store of this program, so nothing was written there", out)
+	switch {
+	case keys && beside:
+		return false, nil
+	case !keys && !others:
+		return true, nil
 	}
-	return true, nil
+	return false, fmt.Errorf("-out %s is neither empty nor a store of this program, so nothing was written there", out)
 }
 
 // checkApart refuses directories that lie in one another, and a key that lies

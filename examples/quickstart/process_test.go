@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -55,4 +56,34 @@ func TestInUseByAnotherProcess(t *testing.T) {
 	st := openTestStore(t, s)
 	defer func() { require.NoError(t, st.close()) }()
 	process(t, "", nil, s.args()...).requireSentence(t, 2, "process "+strconv.Itoa(os.Getpid()))
+}
+
+// A full disk ends the run, and no clear text stays behind.
+func TestDiskFull(t *testing.T) {
+	for _, at := range []string{"sealing/0", "sealing/20", "control/0", "control/20"} {
+		t.Run(at, func(t *testing.T) {
+			s := newSite(t)
+			process(t, "full@"+at, nil, s.args()...).requireSentence(t, exitRefused, "no space left on the disk of ")
+			after := process(t, "", nil, s.args()...)
+			if at[:7] == "sealing" {
+				after.requireSentence(t, exitFailed, "did not finish")
+			} else {
+				after.requireOK(t)
+			}
+		})
+	}
+}
+
+// Nobody wants bars in a log.
+func TestNoBarsInFiles(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	require.NoError(t, err)
+	b := terminalProgress(f)(t.Context(), "sealing", 10)
+	b.add(5)
+	b.add(5)
+	b.done()
+	info, err := f.Stat()
+	require.NoError(t, err)
+	require.Zero(t, info.Size())
+	require.NoError(t, f.Close())
 }

@@ -71,7 +71,7 @@ func TestUnreadable(t *testing.T) {
 			if os.Getuid() == 0 {
 				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 			}
-			finish(t, cmd, "", nil).requireSentence(t, exitRefused, path)
+			finish(t, cmd, "", []string{"GOCOVERDIR=" + filepath.Dir(s.in)}).requireSentence(t, exitRefused, path)
 			require.NoDirExists(t, s.out)
 			require.NoFileExists(t, s.kek)
 		})

@@ -93,7 +93,7 @@ func copyFiles(ctx context.Context, in *input, db *pebble.DB, p progress, phase 
 			return err
 		}
 		if err := in.read(f, &buf); err != nil {
-			return err
+			return fmt.Errorf("-in %s cannot be read: %w", in.dir, err)
 		}
 		v, err := value(i, f.path, buf.Bytes())
 		if err != nil {

@@ -87,7 +87,7 @@ func (s *store) start(ctx context.Context, dir string, source kek.KEK) (err erro
 	if err != nil {
 		return err
 	}
-	if s.db, err = openPebble(filepath.Join(dir, "db")); err != nil {
+	if s.db, err = openPebble(filepath.Join(dir, dbDir), func() error { return nil }); err != nil {
 		return err
 	}
 	return s.loadKeys(ctx)
@@ -145,19 +145,23 @@ func (s *store) rotate(ctx context.Context) error {
 	return s.activate(id)
 }
 
-// activate seals under a key with counted nonces. Their epoch must be one that
-// no load of this key had before, so it is durable before it is used. A key
-// that has none left seals with extended nonces, which need none.
+// activate seals under a key from now on, with counted nonces. Their epoch must
+// be one that no load of this key had before, so it is durable before it is
+// used. A key that has no epoch left seals with extended nonces, which need none.
 func (s *store) activate(id key.ID) error {
-	epoch := s.file.Epoch(id)
-	if epoch == math.MaxUint16 {
-		return s.keys.Activate(id)
+	var err error
+	if epoch := s.file.Epoch(id); epoch < math.MaxUint16 {
+		epoch++
+		err = s.file.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(id, epoch) })
+		if err == nil {
+			err = s.keys.ActivateCounted(id, envelope.Writer{Node16: node.Node16(), Epoch: epoch})
+		}
+	} else {
+		err = s.keys.Activate(id)
 	}
-	epoch++
-	if err := s.file.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(id, epoch) }); err != nil {
-		return err
-	}
-	return s.keys.ActivateCounted(id, envelope.Writer{Node16: node.Node16(), Epoch: epoch})
+	// Activating asks for the first reservation, which is durable before the
+	// first seal.
+	return errors.Join(err, s.reserving.Wait())
 }
 
 func (s *store) unusedID() key.ID {

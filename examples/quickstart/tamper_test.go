@@ -64,7 +64,7 @@ func (r records) remove(kind, name string) {
 // tamper changes the database of a store.
 func (s site) tamper(change func(r records)) {
 	s.Helper()
-	db, err := openPebble(filepath.Join(s.out, "db"))
+	db, err := openPebble(filepath.Join(s.out, dbDir), func() error { return nil })
 	require.NoError(s, err)
 	change(records{s.T, db})
 	require.NoError(s, db.Close())
