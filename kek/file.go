@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -33,6 +34,8 @@ type fileConfig struct {
 	path    string
 	symlink bool
 	warn    func(error)
+	euid    int            // user of this process, -1 where there are none
+	opened  func(*os.File) // called before the open file is checked
 }
 
 // AllowSymlink lets the path be a symbolic link, as where an orchestrator mounts
@@ -50,14 +53,20 @@ func OnWarning(warn func(error)) FileOption { return func(c *fileConfig) { c.war
 // It must be a regular file, and no symbolic link unless [AllowSymlink] is given;
 // on Unix it must also belong to root or to this process's user and have no
 // permissions for group and others. Anything else is [ErrInsecure]; a file of
-// another length is [ErrBadKey]. All is checked on the open file, so replacing it
-// meanwhile gains nothing. A parent folder that anybody may write to is a
+// another length, or of zeros, is [ErrBadKey]; one that is not there matches
+// fs.ErrNotExist. The checks are made on the open file, so replacing it meanwhile
+// gains nothing. A parent folder in which anybody could replace the file is a
 // warning.
 //
 // The id is "file:" and 16 hexadecimal digits derived from the key: it does not
 // depend on the path.
 func File(path string, opts ...FileOption) (*AES, error) {
-	c := fileConfig{path: path, warn: func(err error) { slog.Warn(err.Error()) }}
+	c := fileConfig{
+		path:   path,
+		warn:   func(err error) { slog.Warn(err.Error()) },
+		euid:   os.Geteuid(),
+		opened: func(*os.File) {},
+	}
 	for _, opt := range opts {
 		opt(&c)
 	}
@@ -66,10 +75,14 @@ func File(path string, opts ...FileOption) (*AES, error) {
 		return nil, c.refuse(err)
 	}
 	defer f.Close() //nolint:errcheck // Nothing was written.
+	c.opened(f)
 	return c.read(f)
 }
 
 func (c *fileConfig) refuse(err error) error {
+	if p, ok := err.(*fs.PathError); ok { //nolint:errorlint // only where it would say the path once more
+		err = p.Err
+	}
 	return &SourceError{Source: "file", Name: c.path, Err: err}
 }
 
@@ -82,7 +95,7 @@ func (c *fileConfig) read(f *os.File) (*AES, error) {
 	if !info.Mode().IsRegular() {
 		return nil, c.refuse(insecure("it is %s, want a regular file", kindOfFile(info.Mode())))
 	}
-	if err := checkAccess(info); err != nil {
+	if err := checkAccess(info, c.euid); err != nil {
 		return nil, c.refuse(err)
 	}
 	// One byte more than wanted tells that there is more.

@@ -39,6 +39,6 @@ func (c *fileConfig) checkLink() error {
 
 // Owner and access are matters of access control lists here, which are not
 // looked at.
-func checkAccess(fs.FileInfo) error { return nil }
+func checkAccess(fs.FileInfo, int) error { return nil }
 
 func checkParent(string, fs.FileInfo) error { return nil }

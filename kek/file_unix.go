@@ -3,6 +3,7 @@
 package kek
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"syscall"
@@ -26,6 +27,9 @@ func (c *fileConfig) open() (*os.File, error) {
 // explain finds the reason why a file does not open that is none to us. Systems
 // disagree on the error for a link that is not followed, and for a socket.
 func (c *fileConfig) explain(err error) error {
+	if !c.symlink && errors.Is(err, syscall.ELOOP) {
+		return insecure("it is a symbolic link, want a regular file: %w", err)
+	}
 	stat := os.Lstat
 	if c.symlink {
 		stat = os.Stat
@@ -37,19 +41,16 @@ func (c *fileConfig) explain(err error) error {
 }
 
 // checkAccess checks owner and permissions of the open file.
-func checkAccess(info fs.FileInfo) error {
+func checkAccess(info fs.FileInfo, euid int) error {
 	if perm := info.Mode().Perm(); perm&0o077 != 0 {
 		return insecure("mode %#o gives access to group or others, want 0600: chmod 600", perm)
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return checkOwner(int(st.Uid), os.Geteuid())
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return insecure("the system does not tell whom it belongs to")
 	}
-	return nil
-}
-
-func checkOwner(uid, us int) error {
-	if uid != 0 && uid != us {
-		return insecure("it belongs to user %d, want root or this process's user %d", uid, us)
+	if st.Uid != 0 && int(st.Uid) != euid {
+		return insecure("it belongs to user %d, want root or this process's user %d", st.Uid, euid)
 	}
 	return nil
 }
