@@ -3,7 +3,6 @@ package keystore_test
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"fmt"
 	"testing"
 
@@ -106,24 +105,124 @@ func BenchmarkOpenAmong(b *testing.B) {
 	}
 }
 
-// BenchmarkAES is the part of an installation that no keystore can save.
+func newGCM(b *testing.B, k []byte) cipher.AEAD {
+	b.Helper()
+	block, err := aes.NewCipher(k)
+	if err != nil {
+		b.Fatal(err)
+	}
+	a, err := cipher.NewGCM(block)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return a
+}
+
+// BenchmarkAES is the part of an installation that no keystore can save. It draws
+// an id, as BenchmarkInstallAmong does.
 func BenchmarkAES(b *testing.B) {
-	var k [32]byte
-	rand.Read(k[:])
+	k := make([]byte, 32)
 	var kept []cipher.AEAD
 	b.ReportAllocs()
 	for b.Loop() {
-		block, err := aes.NewCipher(k[:])
-		if err != nil {
-			b.Fatal(err)
+		k[0] = byte(key.NewID())
+		kept = append(kept, newGCM(b, k))
+	}
+}
+
+func BenchmarkInstallAmong(b *testing.B) {
+	const n = 100_000
+	b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
+		ids, deks := newKeys(n)
+		s := loaded(b, ids, deks)
+		b.ReportAllocs()
+		for b.Loop() {
+			id := key.NewID()
+			for has(s, id) {
+				id = key.NewID()
+			}
+			if err := s.Install(id, key.Storage, deks[0]); err != nil {
+				b.Fatal(err)
+			}
 		}
-		a, err := cipher.NewGCM(block)
-		if err != nil {
-			b.Fatal(err)
+	})
+}
+
+func BenchmarkLoad(b *testing.B) {
+	const n = 1_000
+	b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
+		ids, deks := newKeys(n)
+		b.ReportAllocs()
+		for b.Loop() {
+			loaded(b, ids, deks)
 		}
-		kept = append(kept, a)
-		if len(kept) == 1000 {
-			kept = kept[:0]
+	})
+}
+
+// BenchmarkAESLoad is that part of BenchmarkLoad that no keystore can save.
+func BenchmarkAESLoad(b *testing.B) {
+	const n = 1_000
+	b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
+		k := make([]byte, 32)
+		b.ReportAllocs()
+		for b.Loop() {
+			kept := make([]cipher.AEAD, n)
+			for i := range kept {
+				kept[i] = newGCM(b, k)
+			}
+		}
+	})
+}
+
+// BenchmarkStorage seals and opens with a counted and an extended nonce, on one
+// goroutine and on all processors.
+func BenchmarkStorage(b *testing.B) {
+	for _, kind := range []struct {
+		name string
+		opts []keystore.Option
+	}{
+		{"counted", nil},
+		{"extended", []keystore.Option{keystore.WithExtendedOnly()}},
+	} {
+		for _, size := range []int{64, 1 << 10} {
+			v := sealing(b, kind.opts...).Storage()
+			plaintext, where := make([]byte, size), make([]byte, 32)
+			env, err := v.Seal(nil, plaintext, where)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for _, op := range []struct {
+				name string
+				do   func(dst []byte) ([]byte, error)
+			}{
+				{"seal", func(dst []byte) ([]byte, error) { return v.Seal(dst, plaintext, where) }},
+				{"open", func(dst []byte) ([]byte, error) { return v.Open(dst, env, where) }},
+			} {
+				name := fmt.Sprintf("%s/%s/size=%d", op.name, kind.name, size)
+				b.Run(name+"/serial", func(b *testing.B) {
+					dst := make([]byte, 0, size+256)
+					b.SetBytes(int64(size))
+					b.ReportAllocs()
+					for b.Loop() {
+						if _, err := op.do(dst); err != nil {
+							b.Fatal(err)
+						}
+					}
+				})
+				b.Run(name+"/parallel", func(b *testing.B) {
+					b.SetBytes(int64(size))
+					b.ReportAllocs()
+					b.RunParallel(func(pb *testing.PB) {
+						dst := make([]byte, 0, size+256)
+						for pb.Next() {
+							if _, err := op.do(dst); err != nil {
+								b.Error(err)
+								return
+							}
+						}
+					})
+				})
+			}
 		}
 	}
 }
