@@ -130,8 +130,8 @@ func (s *issuer) init(c *Cipher, m Meter) {
 // stack is too, so a seal asks once.
 func here() int {
 	var local byte
-	page := uint64(uintptr(unsafe.Pointer(&local))) >> 12
-	return int(page * 0x9e3779b97f4a7c15 >> 58) // the upper bits of a product with the golden ratio
+	p := uint64(uintptr(unsafe.Pointer(&local))) >> 11 // no stack is smaller than 2 KiB
+	return int(p * 0x9e3779b97f4a7c15 >> 58)           // upper bits of the product with the golden ratio
 }
 
 // current returns the shard of the calling goroutine, its block, and the block's

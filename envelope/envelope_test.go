@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"crypto/fips140"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -277,6 +280,31 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// An envelope cut short is refused however short it is, with room in dst or not,
+// also where its salt is known.
+func TestShort(t *testing.T) {
+	c := newCipher(t)
+	for name, s := range sealers(t, c) {
+		for _, k := range kinds[:2] {
+			env, err := k.seal(s, nil, []byte("value"))
+			require.NoError(t, err)
+			h, err := envelope.ParseHeader(env)
+			require.NoError(t, err)
+			for n := range len(env) {
+				want := envelope.ErrShort
+				if n >= h.Suite.Overhead() {
+					want = envelope.ErrIntegrity
+				}
+				for _, dst := range [][]byte{nil, make([]byte, 0, 500), make([]byte, 100, 500)} {
+					got, err := k.open(c, dst, env[:n])
+					require.ErrorIs(t, err, want, "%s, %s, %d bytes", name, k.name, n)
+					require.Nil(t, got)
+				}
+			}
+		}
+	}
+}
+
 func TestGeneration1(t *testing.T) {
 	c := newCipher(t)
 	out, err := extended(t, c, nil).SealRaftGeneration1(nil, []byte("payload"))
@@ -395,6 +423,11 @@ func TestNothingPrintsKeys(t *testing.T) {
 			)
 		}
 	}
+	// The control: what the standard library's AEAD prints of itself does hold key
+	// bytes.
+	gcm, _ := envelope.NewAEAD(t, insecurekey.Bytes(dek))
+	require.True(t, slices.ContainsFunc(needles, func(n string) bool { return strings.Contains(fmt.Sprintf("%s", gcm), n) }))
+
 	type host struct {
 		c *envelope.Cipher
 		s *envelope.Sealer
@@ -402,6 +435,9 @@ func TestNothingPrintsKeys(t *testing.T) {
 	for _, v := range []any{c, s, x, host{c, s}, &host{c, x}, []any{c, s}, map[string]any{"c": c}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X", "%t"} {
 			text := fmt.Sprintf(verb, v)
+			if b, err := json.Marshal(v); err == nil {
+				text += string(b)
+			}
 			for _, n := range needles {
 				require.NotContains(t, text, n, "%T with %s", v, verb)
 			}

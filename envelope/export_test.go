@@ -142,11 +142,16 @@ func NewXAES(t testing.TB, k key.DEK, nonce []byte) cipher.AEAD {
 	return m.aead.gcm
 }
 
+// KnowsSalt reports whether an open of env would find its salt at hand.
+func KnowsSalt(c *Cipher, env []byte) bool { return c.xaes.Load().lookup(env[HeaderSize:]) != nil }
+
 // ForgetSalts makes the next open under every salt a cold one.
 func ForgetSalts(c *Cipher) {
 	if x := c.xaes.Load(); x != nil {
 		for i := range x.slots {
-			x.slots[i].Store(nil)
+			if x.slots[i].Load() != nil {
+				x.slots[i].Store(nil)
+			}
 		}
 	}
 }

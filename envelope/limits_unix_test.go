@@ -41,9 +41,22 @@ func TestTooLarge(t *testing.T) {
 
 		env := reserve(t, envelope.MaxPlaintext+1+envelope.AES256GCM.Overhead())
 		copy(env, envelope.AppendStorageAAD(nil, envelope.Header{Suite: envelope.AES256GCM, KeyID: keyID}, nil))
-		out, err := k.open(c, nil, env)
-		require.ErrorIs(t, err, envelope.ErrTooLarge, k.name)
-		require.Nil(t, out, k.name)
+		for _, dst := range [][]byte{nil, reserve(t, len(env)+1000)[:0]} {
+			out, err := k.open(c, dst, env)
+			require.ErrorIs(t, err, envelope.ErrTooLarge, k.name)
+			require.Nil(t, out, k.name)
+		}
+	}
+	for name, s := range sealers(t, c) {
+		_, err := s.SealStorage(nil, nil, nil) // a block is at hand
+		require.NoError(t, err, name)
+		dst := reserve(t, envelope.MaxPlaintext+1000)[:0]
+		out, err := s.SealStorage(dst, plaintext, nil)
+		require.ErrorIs(t, err, envelope.ErrTooLarge, name)
+		require.Nil(t, out, name)
+		out, err = s.SealRaft(dst, plaintext, group)
+		require.ErrorIs(t, err, envelope.ErrTooLarge, name)
+		require.Nil(t, out, name)
 	}
 	env := reserve(t, envelope.MaxPlaintext+1+envelope.XAES256GCM.Overhead())
 	copy(env, envelope.AppendStorageAAD(nil, envelope.Header{Suite: envelope.XAES256GCM, KeyID: keyID}, nil))

@@ -1,7 +1,9 @@
 package envelope_test
 
 import (
+	"crypto/fips140"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -23,6 +25,7 @@ type meter struct {
 	left  envelope.Usage
 	out   envelope.Usage // granted and not returned
 	block uint64         // the most seals granted at once, 0: what is asked for
+	more  envelope.Usage // granted above what is asked for
 	calls int
 }
 
@@ -37,7 +40,10 @@ func (m *meter) Reserve(want envelope.Usage) (envelope.Usage, error) {
 	if want.Seals == 0 {
 		m.t.Errorf("no seal wanted")
 	}
-	got := envelope.Usage{Seals: min(want.Seals, m.left.Seals), Bytes: min(want.Bytes, m.left.Bytes)}
+	got := envelope.Usage{
+		Seals: min(want.Seals+m.more.Seals, m.left.Seals),
+		Bytes: min(want.Bytes+m.more.Bytes, m.left.Bytes),
+	}
 	if m.block > 0 {
 		got.Seals = min(got.Seals, m.block)
 	}
@@ -94,6 +100,29 @@ func TestMeterCountsEverySeal(t *testing.T) {
 	})
 }
 
+// Nothing is lost where many goroutines use up the blocks of one shard.
+func TestMeterCountsCrowdedSeals(t *testing.T) {
+	m := newMeter(t, plenty, plenty)
+	m.block = 2
+	s := extended(t, newCipher(t), m)
+	const goroutines, each = 8, 5000
+	var wg sync.WaitGroup
+	for range goroutines {
+		wg.Go(func() {
+			for range each {
+				if _, err := envelope.TakeAt(s, 0, 10); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	want := envelope.Usage{Seals: goroutines * each, Bytes: 10 * goroutines * each}
+	require.Equal(t, want, m.used(s))
+	s.Stop()
+	require.Equal(t, want, m.out)
+}
+
 // A refused seal costs nothing; one that fails for other reasons neither.
 func TestFailedSealsAreNotCounted(t *testing.T) {
 	m := newMeter(t, plenty, plenty)
@@ -139,35 +168,71 @@ func TestBudget(t *testing.T) {
 		{"large", plenty, 1<<28 + 5, 1 << 20, 256},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			m := newMeter(t, tt.seals, tt.bytes)
-			s := extended(t, c, m)
-			var got uint64
-			for i := 0; ; i++ {
-				_, err := envelope.TakeAt(s, i%envelope.Shards, tt.size)
-				if err != nil {
-					require.True(t, errors.Is(err, errBudget) || errors.Is(err, envelope.ErrExhausted), err)
-					break
+		for _, shards := range []int{1, envelope.Shards} {
+			t.Run(fmt.Sprintf("%s, %d shards", tt.name, shards), func(t *testing.T) {
+				m := newMeter(t, tt.seals, tt.bytes)
+				s := extended(t, c, m)
+				var got uint64
+				for i := 0; ; i++ {
+					_, err := envelope.TakeAt(s, i%shards, tt.size)
+					if err != nil {
+						require.True(t, errors.Is(err, errBudget) || errors.Is(err, envelope.ErrExhausted), err)
+						break
+					}
+					got++
 				}
-				got++
-			}
-			require.Equal(t, tt.want, got)
-			require.Equal(t, tt.want, m.used(s).Seals)
-			require.Equal(t, tt.want*uint64(tt.size), m.used(s).Bytes)
-			for range 10 {
-				out, err := s.SealStorage(nil, make([]byte, tt.size), nil)
-				require.Error(t, err)
-				require.Nil(t, out)
-			}
-			require.Equal(t, tt.want, m.used(s).Seals)
+				require.Equal(t, tt.want, got)
+				require.Equal(t, tt.want, m.used(s).Seals)
+				require.Equal(t, tt.want*uint64(tt.size), m.used(s).Bytes)
+				for range 10 {
+					out, err := s.SealStorage(nil, make([]byte, tt.size), nil)
+					require.Error(t, err)
+					require.Nil(t, out)
+				}
+				require.Equal(t, tt.want, m.used(s).Seals)
 
-			m.mu.Lock()
-			m.left = envelope.Usage{Seals: 1, Bytes: uint64(tt.size)}
-			m.mu.Unlock()
-			_, err := s.SealStorage(nil, make([]byte, tt.size), nil)
-			require.NoError(t, err, "a raised budget is used at once")
-		})
+				m.mu.Lock()
+				m.left = envelope.Usage{Seals: 1, Bytes: uint64(tt.size)}
+				m.mu.Unlock()
+				_, err := s.SealStorage(nil, make([]byte, tt.size), nil)
+				require.NoError(t, err, "a raised budget is used at once")
+			})
+		}
 	}
+}
+
+// What a block cannot hold of a grant goes back: what is above the block, above
+// the salt's or the counted nonces' end, and bytes without number.
+func TestRestOfGrantGoesBack(t *testing.T) {
+	c := newCipher(t)
+	check := func(m *meter, s *envelope.Sealer, unused uint64) {
+		t.Helper()
+		_, err := envelope.TakeAt(s, 0, 10)
+		require.NoError(t, err)
+		require.Equal(t, unused, s.Unused().Seals)
+		require.Equal(t, envelope.Usage{Seals: 1, Bytes: 10}, m.used(s))
+		s.Stop()
+		require.Equal(t, envelope.Usage{Seals: 1, Bytes: 10}, m.out)
+	}
+	m := newMeter(t, plenty, plenty)
+	check(m, extended(t, c, m), envelope.BlockSeals-1)
+
+	m = newMeter(t, plenty, plenty)
+	m.more = envelope.Usage{Seals: 5, Bytes: 1 << 50}
+	check(m, extended(t, c, m), envelope.BlockSeals-1)
+
+	m = newMeter(t, plenty, plenty)
+	s := extended(t, c, m)
+	envelope.PinSalted(t, s, envelope.MaxSalted-10)
+	check(m, s, 9)
+
+	if fips140.Enforced() {
+		return
+	}
+	m = newMeter(t, plenty, plenty)
+	s = counted(t, c, m)
+	envelope.PinStart(s, 0, envelope.MaxCounted-10)
+	check(m, s, 9)
 }
 
 // fixedMeter grants the same whatever is asked for.

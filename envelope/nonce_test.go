@@ -184,6 +184,7 @@ func TestCountedNonce(t *testing.T) {
 // has nothing left.
 func TestCountedNoncesEnd(t *testing.T) {
 	skipWithoutCounted(t)
+	require.EqualValues(t, 1<<48, envelope.MaxCounted)
 	const left = 2*envelope.BlockSeals + 500
 	c := newCipher(t)
 	s := counted(t, c, nil)
@@ -217,6 +218,7 @@ func TestCountedNoncesEnd(t *testing.T) {
 
 // One salt serves exactly 2^24 seals.
 func TestSaltChanges(t *testing.T) {
+	require.EqualValues(t, 1<<24, envelope.MaxSalted)
 	s := extended(t, newCipher(t), nil)
 	const served = envelope.MaxSalted - 3*envelope.BlockSeals - 7
 	envelope.PinSalted(t, s, served)
@@ -257,6 +259,28 @@ func TestExtendedNonce(t *testing.T) {
 	}
 	require.Len(t, salts, 10)
 	require.Len(t, tails, 100)
+}
+
+// A salt is kept once something opened under it; what does not open leaves no
+// trace.
+func TestSaltsAreKept(t *testing.T) {
+	c := newCipher(t)
+	s := extended(t, c, nil)
+	env, err := s.SealStorage(nil, []byte("value"), location)
+	require.NoError(t, err)
+	require.True(t, envelope.KnowsSalt(c, env), "the salt in use")
+	envelope.ForgetSalts(c)
+	for range 100 {
+		_, err = c.OpenStorage(nil, env, nil)
+		require.ErrorIs(t, err, envelope.ErrIntegrity)
+	}
+	require.False(t, envelope.KnowsSalt(c, env))
+	for _, dst := range [][]byte{nil, make([]byte, 0, 100)} {
+		envelope.ForgetSalts(c)
+		_, err = c.OpenStorage(dst, env, location)
+		require.NoError(t, err)
+		require.True(t, envelope.KnowsSalt(c, env))
+	}
 }
 
 // More salts than an opener keeps: all open, in any order.
