@@ -104,7 +104,7 @@ func (b *block) put(dst []byte, w uint64) {
 func (b *block) putExtended(dst []byte) {
 	copy(dst, b.prefix[:])
 	if !b.aead.random {
-		rand.Read(dst[prefixSize:]) //nolint:errcheck // crypto/rand.Read never returns an error.
+		rand.Read(dst[prefixSize:])
 	}
 }
 
@@ -234,7 +234,7 @@ func (s *issuer) freshSalt() error {
 		return err
 	}
 	var salt [saltSize]byte
-	rand.Read(salt[:]) //nolint:errcheck // crypto/rand.Read never returns an error.
+	rand.Read(salt[:])
 	m, err := x.derive(salt)
 	if err != nil {
 		return fmt.Errorf("envelope: key %s: %w", s.c.id, err)

@@ -118,11 +118,11 @@ func inputs2() []vector2 {
 			nonce := counting(byte(0x40+i), envelope.Suite(version).NonceSize())
 			out = append(out,
 				vector2{
-					Kind: "raft", Version: version, KeyID: key.ID(0x01020304 + i), DEK: counting(byte(i), 32), Nonce: nonce,
+					Kind: "raft", Version: version, KeyID: 0x01020304 + key.ID(i), DEK: counting(byte(i), 32), Nonce: nonce,
 					Cluster: counting(byte(0xa0+i), 16), Label: "groups/" + string(counting('a', i)), Plaintext: counting(1, size),
 				},
 				vector2{
-					Kind: "storage", Version: version, KeyID: key.ID(0xffffffff - i), DEK: counting(byte(0x80+i), 32), Nonce: nonce,
+					Kind: "storage", Version: version, KeyID: 0xffffffff - key.ID(i), DEK: counting(byte(0x80+i), 32), Nonce: nonce,
 					Location: counting(0x30, 7*i), Plaintext: counting(2, size),
 				})
 		}

@@ -184,7 +184,7 @@ func TestCountedNonce(t *testing.T) {
 // has nothing left.
 func TestCountedNoncesEnd(t *testing.T) {
 	skipWithoutCounted(t)
-	require.EqualValues(t, 1<<48, envelope.MaxCounted)
+	require.Equal(t, uint64(1<<48), uint64(envelope.MaxCounted))
 	const left = 2*envelope.BlockSeals + 500
 	c := newCipher(t)
 	s := counted(t, c, nil)
@@ -218,7 +218,7 @@ func TestCountedNoncesEnd(t *testing.T) {
 
 // One salt serves exactly 2^24 seals.
 func TestSaltChanges(t *testing.T) {
-	require.EqualValues(t, 1<<24, envelope.MaxSalted)
+	require.Equal(t, 1<<24, envelope.MaxSalted)
 	s := extended(t, newCipher(t), nil)
 	const served = envelope.MaxSalted - 3*envelope.BlockSeals - 7
 	envelope.PinSalted(t, s, served)
