@@ -90,7 +90,7 @@ type entry struct {
 	epoch   int // the last one activated with, -1 before; under Store.mu
 }
 
-func (e *entry) currentState() key.State { return key.State(e.state.Load()) } //nolint:gosec // Holds a key.State.
+func (e *entry) currentState() key.State { return key.State(e.state.Load()) }
 
 func (e *entry) fail(err error) error { return &KeyError{ID: e.id, Err: err} }
 

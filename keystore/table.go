@@ -35,7 +35,7 @@ type hash struct{ mask, mult uint64 }
 
 func newHash() hash {
 	var b [16]byte
-	rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never returns an error.
+	rand.Read(b[:])
 	return hash{mask: binary.NativeEndian.Uint64(b[:]), mult: binary.NativeEndian.Uint64(b[8:]) | 1}
 }
 

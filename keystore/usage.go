@@ -144,7 +144,7 @@ func mark(limit uint64, percent int) uint64 {
 	if percent == 100 {
 		return limit
 	}
-	p := uint64(percent) //nolint:gosec // Small and positive.
+	p := uint64(percent)
 	return limit/100*p + (limit%100*p+99)/100
 }
 

@@ -144,9 +144,15 @@ func requireNoEscape(t *testing.T, s *keystore.Store) {
 func TestHardLimitOfBytes(t *testing.T) {
 	for _, c := range []struct{ limit, size int }{
 		{1, 1},
-		{100, 7}, {100, 100}, {100, 101},
-		{10_000, 1}, {1 << 20, 64}, {1<<20 + 63, 64},
-		{1 << 26, 1 << 20}, {3 << 26, 1 << 26}, {3<<26 - 1, 1 << 26},
+		{100, 7},
+		{100, 100},
+		{100, 101},
+		{10_000, 1},
+		{1 << 20, 64},
+		{1<<20 + 63, 64},
+		{1 << 26, 1 << 20},
+		{3 << 26, 1 << 26},
+		{3<<26 - 1, 1 << 26},
 	} {
 		t.Run(fmt.Sprintf("%d of %d", c.limit, c.size), func(t *testing.T) {
 			s := sealing(t, keystore.WithLimits(keystore.Limits{Seals: math.MaxUint64, Bytes: uint64(c.limit), Refuse: true}))
