@@ -12,7 +12,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/atrestdb/atrest/internal/durable"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/sidecar"
 )
@@ -44,7 +43,7 @@ func benchState(n, version int) []byte {
 // benchFile opens a file with a state, epochs and usage of n keys.
 func benchFile(b *testing.B, n int) *sidecar.File {
 	b.Helper()
-	f, err := sidecar.Create(b.Context(), durable.OS, b.TempDir(), node, newKEKs("a"))
+	f, err := sidecar.Create(b.Context(), b.TempDir(), node, newKEKs("a"))
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, f.Close()) })
 	require.NoError(b, f.Update(func(tx *sidecar.Tx) error {
@@ -205,7 +204,7 @@ func BenchmarkOpen(b *testing.B) {
 			b.SetBytes(int64(len(data)))
 			b.ReportAllocs()
 			for b.Loop() {
-				f, err := sidecar.Open(b.Context(), durable.OS, dir, node, w)
+				f, err := sidecar.Open(b.Context(), dir, node, w)
 				if err != nil {
 					b.Fatal(err)
 				}

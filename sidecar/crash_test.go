@@ -69,7 +69,7 @@ func (t *told) update(f *sidecar.File, epoch uint16) error {
 
 // checkAfter opens what is left and holds it to what the operation was told.
 func checkAfter(ctx context.Context, fsys *crashfs.FS, o crashfs.Outcome, t told, w *keks) error {
-	f, err := sidecar.Open(ctx, fsys, dir, node, w)
+	f, err := sidecar.Open(ctx, dir, node, w, sidecar.WithFS(fsys))
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func checkAfter(ctx context.Context, fsys *crashfs.FS, o crashfs.Outcome, t told
 	}
 	// What was read stays, and the file goes on working.
 	for loss, later := range fsys.PowerLosses(64, 0) {
-		f, err := sidecar.Open(ctx, later, dir, node, w)
+		f, err := sidecar.Open(ctx, dir, node, w, sidecar.WithFS(later))
 		if err != nil || f.Epoch(7) != epoch {
 			return fmt.Errorf("epoch %d was read and then lost (%s): %w", epoch, loss, err)
 		}
@@ -106,7 +106,7 @@ func TestCrashesDuringCreate(t *testing.T) {
 	crashfs.Explore(t,
 		func(fsys *crashfs.FS) error { said = told{}; fsys.Mkdir(dir); return nil },
 		func(fsys *crashfs.FS) error {
-			f, err := sidecar.Create(t.Context(), fsys, dir, node, w)
+			f, err := sidecar.Create(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 			if err != nil {
 				said.unsure = errors.Is(err, sidecar.ErrPoisoned)
 				return err
@@ -125,7 +125,7 @@ func TestCrashesDuringCreate(t *testing.T) {
 			if said.updates > 0 {
 				return fmt.Errorf("a file that was created is lost: %w", err)
 			}
-			f, err := sidecar.Create(t.Context(), fsys, dir, node, w)
+			f, err := sidecar.Create(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 			if err != nil {
 				return err
 			}
@@ -142,7 +142,7 @@ func TestCrashesDuringUpdates(t *testing.T) {
 		func(fsys *crashfs.FS) error {
 			said = told{epoch: 1, tried: 1}
 			fsys.Mkdir(dir)
-			f, err := sidecar.Create(t.Context(), fsys, dir, node, w)
+			f, err := sidecar.Create(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 			if err != nil {
 				return err
 			}
@@ -150,7 +150,7 @@ func TestCrashesDuringUpdates(t *testing.T) {
 			return errors.Join(f.Update(func(tx *sidecar.Tx) error { return setAll(tx, 1) }), f.Close())
 		},
 		func(fsys *crashfs.FS) error {
-			f, err := sidecar.Open(t.Context(), fsys, dir, node, w)
+			f, err := sidecar.Open(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 			if err != nil {
 				return err
 			}
@@ -172,14 +172,14 @@ func TestCrashesDuringRewrap(t *testing.T) {
 		func(fsys *crashfs.FS) error {
 			w.use("a")
 			fsys.Mkdir(dir)
-			f, err := sidecar.Create(t.Context(), fsys, dir, node, w)
+			f, err := sidecar.Create(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 			if err != nil {
 				return err
 			}
 			return errors.Join(f.Update(func(tx *sidecar.Tx) error { return setAll(tx, 1) }), f.Close())
 		},
 		func(fsys *crashfs.FS) error {
-			f, err := sidecar.Open(t.Context(), fsys, dir, node, w)
+			f, err := sidecar.Open(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 			if err != nil {
 				return err
 			}
@@ -189,7 +189,7 @@ func TestCrashesDuringRewrap(t *testing.T) {
 		func(fsys *crashfs.FS, o crashfs.Outcome) error {
 			// One of the two opens it, and only one.
 			open := func(w *keks) error {
-				f, err := sidecar.Open(t.Context(), fsys, dir, node, w)
+				f, err := sidecar.Open(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 				if err != nil {
 					return err
 				}

@@ -29,9 +29,9 @@ func Example() {
 	}
 
 	for range 2 { // two starts of the node
-		f, err := sidecar.Open(ctx, nil, dir, 42, keks)
+		f, err := sidecar.Open(ctx, dir, 42, keks)
 		if errors.Is(err, fs.ErrNotExist) {
-			f, err = sidecar.Create(ctx, nil, dir, 42, keks)
+			f, err = sidecar.Create(ctx, dir, 42, keks)
 		}
 		if err != nil {
 			panic(err)
@@ -63,7 +63,7 @@ func ExampleFile_State() {
 	if err != nil {
 		panic(err)
 	}
-	f, err := sidecar.Create(ctx, nil, dir, 42, keks)
+	f, err := sidecar.Create(ctx, dir, 42, keks)
 	if err != nil {
 		panic(err)
 	}

@@ -39,16 +39,23 @@ type File struct {
 	buf    []byte // for the next write
 }
 
+// Option sets what [Create] and [Open] can do without.
+type Option func(*File)
+
+// WithFS puts the file on another file system than the operating system's. It is
+// for this module's own tests, which let one fail and lose power.
+func WithFS(fsys durable.FS) Option { return func(f *File) { f.fsys = fsys } }
+
 // Create makes the file of node in dir, with no epochs, no usage and the state
 // null, and opens it. It fails with [fs.ErrExist] if there is a file. After any
 // other error there is none, or, if the error matches [ErrPoisoned], perhaps the
-// one it made: Open tells. A nil fsys is the operating system's.
-func Create(ctx context.Context, fsys durable.FS, dir string, node uint64, w KeyWrapper) (*File, error) {
-	return create(ctx, fsys, dir, node, w, secret.Random())
+// one it made: Open tells.
+func Create(ctx context.Context, dir string, node uint64, w KeyWrapper, opts ...Option) (*File, error) {
+	return create(ctx, dir, node, w, secret.Random(), opts)
 }
 
-func create(ctx context.Context, fsys durable.FS, dir string, node uint64, w KeyWrapper, fileKey secret.Key) (*File, error) {
-	return lockAnd(fsys, dir, node, w, func(f *File) error {
+func create(ctx context.Context, dir string, node uint64, w KeyWrapper, fileKey secret.Key, opts []Option) (*File, error) {
+	return lockAnd(dir, node, w, opts, func(f *File) error {
 		if _, err := f.fsys.Lstat(f.path); err == nil {
 			return fmt.Errorf("%w: it is opened, not created again", fs.ErrExist)
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -67,9 +74,9 @@ func create(ctx context.Context, fsys durable.FS, dir string, node uint64, w Key
 // Open opens the file of node in dir. It fails with [fs.ErrNotExist] if there is
 // none and with a *[LockedError] if it is in use; see the errors of this package
 // for the rest. An error that matches none of them, such as a KEK that cannot be
-// reached, may pass. A nil fsys is the operating system's.
-func Open(ctx context.Context, fsys durable.FS, dir string, node uint64, w KeyWrapper) (*File, error) {
-	return lockAnd(fsys, dir, node, w, func(f *File) error {
+// reached, may pass.
+func Open(ctx context.Context, dir string, node uint64, w KeyWrapper, opts ...Option) (*File, error) {
+	return lockAnd(dir, node, w, opts, func(f *File) error {
 		data, info, err := durable.ReadFile(f.fsys, f.path, MaxSize)
 		if errors.Is(err, durable.ErrTooLarge) {
 			return fmt.Errorf("%w: %w", ErrTooLarge, err)
@@ -85,18 +92,18 @@ func Open(ctx context.Context, fsys durable.FS, dir string, node uint64, w KeyWr
 }
 
 // lockAnd returns a locked File after what opens it has succeeded.
-func lockAnd(fsys durable.FS, dir string, node uint64, w KeyWrapper, open func(*File) error) (*File, error) {
-	if fsys == nil {
-		fsys = durable.OS
-	}
+func lockAnd(dir string, node uint64, w KeyWrapper, opts []Option, open func(*File) error) (*File, error) {
 	f := &File{
-		fsys: fsys, path: filepath.Join(dir, FileName), wrapper: w,
+		fsys: durable.OS, path: filepath.Join(dir, FileName), wrapper: w,
 		rewrapping: make(chan struct{}, 1),
+	}
+	for _, o := range opts {
+		o(f)
 	}
 	if node == 0 || w == nil {
 		return nil, pathError(f.path, errors.New("a node id other than 0 and a KeyWrapper are needed"))
 	}
-	lock, err := fsys.Lock(f.path + ".lock")
+	lock, err := f.fsys.Lock(f.path + ".lock")
 	if held := (*durable.LockedError)(nil); errors.As(err, &held) {
 		return nil, &LockedError{Path: f.path, PID: held.PID, Err: err}
 	}
@@ -105,7 +112,7 @@ func lockAnd(fsys durable.FS, dir string, node uint64, w KeyWrapper, open func(*
 	}
 	f.lock = lock
 	// Only now, under the lock, is no other process writing temporary files.
-	if err := durable.Recover(fsys, f.path); err != nil {
+	if err := durable.Recover(f.fsys, f.path); err != nil {
 		return nil, errors.Join(pathError(f.path, err), lock.Close())
 	}
 	if err := open(f); err != nil {

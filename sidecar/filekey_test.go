@@ -28,7 +28,7 @@ func TestWrongKEKAndNoAnswer(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = sidecar.Open(ctx, fsys, dir, node, newKEKs("a"))
+	_, err = sidecar.Open(ctx, dir, node, newKEKs("a"), sidecar.WithFS(fsys))
 	require.ErrorIs(t, err, context.Canceled)
 	require.NotErrorIs(t, err, sidecar.ErrFileKey)
 
@@ -73,7 +73,7 @@ func TestCreateNeedsAWrapThatUnwraps(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fsys := newFS()
-			_, err := sidecar.Create(t.Context(), fsys, dir, node, w)
+			_, err := sidecar.Create(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 			require.ErrorContains(t, err, path)
 			require.ErrorContains(t, err, "file key")
 			require.NotErrorIs(t, err, sidecar.ErrFileKey, "there is no file that it could be about")

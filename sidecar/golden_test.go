@@ -18,7 +18,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/atrestdb/atrest/internal/durable"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/key/insecurekey"
 	"github.com/atrestdb/atrest/sidecar"
@@ -78,7 +77,7 @@ func TestGolden(t *testing.T) {
 	fsys, w := newFS(), goldenKEKs(t)
 	fileKey, err := insecurekey.New(counting(0, 32))
 	require.NoError(t, err)
-	f, err := sidecar.CreateWithKey(t.Context(), fsys, dir, node, w, fileKey)
+	f, err := sidecar.CreateWithKey(t.Context(), dir, node, w, fileKey, []sidecar.Option{sidecar.WithFS(fsys)})
 	require.NoError(t, err)
 	fill(t, f)
 	require.NoError(t, f.Close())
@@ -92,7 +91,7 @@ func TestGolden(t *testing.T) {
 func TestGoldenOpens(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, sidecar.FileName), golden(t), 0o600))
-	f, err := sidecar.Open(t.Context(), durable.OS, dir, node, goldenKEKs(t))
+	f, err := sidecar.Open(t.Context(), dir, node, goldenKEKs(t))
 	require.NoError(t, err)
 	require.True(t, f.FileKeyCurrent())
 	require.EqualValues(t, 3, f.Epoch(7))

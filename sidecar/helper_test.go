@@ -84,14 +84,14 @@ func newFS() *crashfs.FS {
 
 func mustCreate(t testing.TB, fsys *crashfs.FS, node uint64, w sidecar.KeyWrapper) *sidecar.File {
 	t.Helper()
-	f, err := sidecar.Create(t.Context(), fsys, dir, node, w)
+	f, err := sidecar.Create(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 	require.NoError(t, err)
 	return f
 }
 
 func mustOpen(t testing.TB, fsys *crashfs.FS, node uint64, w sidecar.KeyWrapper) *sidecar.File {
 	t.Helper()
-	f, err := sidecar.Open(t.Context(), fsys, dir, node, w)
+	f, err := sidecar.Open(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 	require.NoError(t, err)
 	return f
 }
@@ -156,7 +156,7 @@ func ops(fsys *crashfs.FS, fn func()) int {
 // refused opens the file of node and expects an error and nothing else.
 func refused(t testing.TB, fsys *crashfs.FS, node uint64, w sidecar.KeyWrapper) error {
 	t.Helper()
-	f, err := sidecar.Open(t.Context(), fsys, dir, node, w)
+	f, err := sidecar.Open(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 	require.Error(t, err)
 	require.Nil(t, f)
 	require.Contains(t, err.Error(), path)

@@ -160,13 +160,13 @@ func (m *machine) restart(t *rapid.T, powerLoss bool) {
 }
 
 func (m *machine) open(t *rapid.T) {
-	f, err := sidecar.Open(t.Context(), m.fsys, dir, node, m.w)
+	f, err := sidecar.Open(t.Context(), dir, node, m.w, sidecar.WithFS(m.fsys))
 	require.NoError(t, err)
 	m.f = f
 	names, err := m.fsys.ReadDir(dir)
 	require.NoError(t, err)
 	require.Subset(t, []string{"keys.json", "keys.json.lock"}, names)
-	_, err = sidecar.Create(t.Context(), m.fsys, dir, node, m.w)
+	_, err = sidecar.Create(t.Context(), dir, node, m.w, sidecar.WithFS(m.fsys))
 	var locked *sidecar.LockedError
 	require.True(t, errors.As(err, &locked) || errors.Is(err, fs.ErrExist))
 }

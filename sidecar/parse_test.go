@@ -165,7 +165,7 @@ func TestKindAndMode(t *testing.T) {
 	}
 	open := func(t *testing.T, dir string) error {
 		t.Helper()
-		f, err := sidecar.Open(t.Context(), durable.OS, dir, node, w)
+		f, err := sidecar.Open(t.Context(), dir, node, w)
 		if err == nil {
 			require.NoError(t, f.Close())
 		}
@@ -189,21 +189,21 @@ func TestKindAndMode(t *testing.T) {
 		require.NoError(t, os.Rename(path, filepath.Join(dir, "real")))
 		require.NoError(t, os.Symlink("real", path))
 		require.ErrorIs(t, open(t, dir), durable.ErrNotRegular)
-		_, err := sidecar.Create(t.Context(), durable.OS, dir, node, w)
+		_, err := sidecar.Create(t.Context(), dir, node, w)
 		require.ErrorIs(t, err, fs.ErrExist)
 	})
 	t.Run("symbolic link to nothing", func(t *testing.T) {
 		dir := t.TempDir()
 		require.NoError(t, os.Symlink("nothing", filepath.Join(dir, sidecar.FileName)))
 		require.ErrorIs(t, open(t, dir), durable.ErrNotRegular)
-		_, err := sidecar.Create(t.Context(), durable.OS, dir, node, w)
+		_, err := sidecar.Create(t.Context(), dir, node, w)
 		require.ErrorIs(t, err, fs.ErrExist)
 	})
 	t.Run("directory", func(t *testing.T) {
 		dir := t.TempDir()
 		require.NoError(t, os.Mkdir(filepath.Join(dir, sidecar.FileName), 0o700))
 		require.ErrorIs(t, open(t, dir), durable.ErrNotRegular)
-		_, err := sidecar.Create(t.Context(), durable.OS, dir, node, w)
+		_, err := sidecar.Create(t.Context(), dir, node, w)
 		require.ErrorIs(t, err, fs.ErrExist)
 	})
 	t.Run("too large", func(t *testing.T) {
@@ -267,11 +267,11 @@ func TestErrorTexts(t *testing.T) {
 	down := newKEKs("a")
 	down.down = errDown
 	f := mustOpen(t, fsys, node, w)
-	_, errLocked := sidecar.Open(t.Context(), fsys, dir, node, w)
+	_, errLocked := sidecar.Open(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 	errLowered := f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 2) })
 	require.NoError(t, f.Close())
-	_, errExist := sidecar.Create(t.Context(), fsys, dir, node, w)
-	_, errMissing := sidecar.Open(t.Context(), newFS(), dir, node, w)
+	_, errExist := sidecar.Create(t.Context(), dir, node, w, sidecar.WithFS(fsys))
+	_, errMissing := sidecar.Open(t.Context(), dir, node, w, sidecar.WithFS(newFS()))
 	for _, tt := range []struct {
 		err  error
 		want string

@@ -21,7 +21,7 @@ func TestNothingPrintsKeys(t *testing.T) {
 	raw := counting(0x81, 32)
 	fileKey, err := insecurekey.New(raw)
 	require.NoError(t, err)
-	f, err := sidecar.CreateWithKey(t.Context(), newFS(), dir, node, newKEKs("a"), fileKey)
+	f, err := sidecar.CreateWithKey(t.Context(), dir, node, newKEKs("a"), fileKey, []sidecar.Option{sidecar.WithFS(newFS())})
 	require.NoError(t, err)
 	fill(t, f)
 	var tx *sidecar.Tx

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 // child takes one epoch after the other and prints each as soon as it is durable,
 // until it is killed or its standard input ends.
 func child(dir string) error {
-	f, err := sidecar.Open(context.Background(), durable.OS, dir, node, newKEKs("a"))
+	f, err := sidecar.Open(context.Background(), dir, node, newKEKs("a"))
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (p *process) rest(t *testing.T, last uint16) uint16 {
 // file and no lock.
 func TestKill(t *testing.T) {
 	dir, w := t.TempDir(), newKEKs("a")
-	f, err := sidecar.Create(t.Context(), durable.OS, dir, node, w)
+	f, err := sidecar.Create(t.Context(), dir, node, w)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 	var last uint16
@@ -127,7 +127,7 @@ func TestKill(t *testing.T) {
 		last = p.rest(t, last)
 		require.Error(t, p.Wait())
 
-		f, err := sidecar.Open(t.Context(), durable.OS, dir, node, w)
+		f, err := sidecar.Open(t.Context(), dir, node, w)
 		require.NoError(t, err)
 		epoch, err := whole(f)
 		require.NoError(t, err)
@@ -145,7 +145,7 @@ func TestKill(t *testing.T) {
 
 func TestSecondProcess(t *testing.T) {
 	dir, w := t.TempDir(), newKEKs("a")
-	f, err := sidecar.Create(t.Context(), durable.OS, dir, node, w)
+	f, err := sidecar.Create(t.Context(), dir, node, w)
 	require.NoError(t, err)
 
 	t.Run("it is the second", func(t *testing.T) {
@@ -160,7 +160,7 @@ func TestSecondProcess(t *testing.T) {
 		require.NoError(t, f.Close())
 		p := start(t, dir)
 		p.epoch(t)
-		_, err := sidecar.Open(t.Context(), durable.OS, dir, node, w)
+		_, err := sidecar.Open(t.Context(), dir, node, w)
 		var locked *sidecar.LockedError
 		require.ErrorAs(t, err, &locked)
 		require.Equal(t, p.Process.Pid, locked.PID)
@@ -168,7 +168,7 @@ func TestSecondProcess(t *testing.T) {
 		require.NoError(t, p.stdin.Close())
 		last := p.rest(t, 0)
 		require.NoError(t, p.Wait())
-		f, err := sidecar.Open(t.Context(), durable.OS, dir, node, w)
+		f, err := sidecar.Open(t.Context(), dir, node, w)
 		require.NoError(t, err)
 		require.Equal(t, last, f.Epoch(7))
 		require.NoError(t, f.Close())

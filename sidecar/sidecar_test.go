@@ -23,7 +23,7 @@ import (
 
 func TestNewFile(t *testing.T) {
 	fsys, w := newFS(), newKEKs("a")
-	_, err := sidecar.Open(t.Context(), fsys, dir, node, w)
+	_, err := sidecar.Open(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	f := mustCreate(t, fsys, node, w)
 	for range 2 {
@@ -208,12 +208,12 @@ func TestClose(t *testing.T) {
 
 func TestCreateKeepsWhatIsThere(t *testing.T) {
 	fsys, data := filled(t, node, newKEKs("a"))
-	_, err := sidecar.Create(t.Context(), fsys, dir, node, newKEKs("a"))
+	_, err := sidecar.Create(t.Context(), dir, node, newKEKs("a"), sidecar.WithFS(fsys))
 	require.ErrorIs(t, err, fs.ErrExist)
 	require.Equal(t, data, read(t, fsys, path))
 	for _, other := range []string{"", "not ours"} {
 		fsys := with(t, []byte(other))
-		_, err := sidecar.Create(t.Context(), fsys, dir, node, newKEKs("a"))
+		_, err := sidecar.Create(t.Context(), dir, node, newKEKs("a"), sidecar.WithFS(fsys))
 		require.ErrorIs(t, err, fs.ErrExist)
 		require.Equal(t, other, string(read(t, fsys, path)))
 	}
@@ -223,8 +223,12 @@ func TestStaleTemporaryFilesGo(t *testing.T) {
 	w := newKEKs("a")
 	stale := path + "." + strings.Repeat("A", 26) + ".tmp"
 	open := map[string]func(*crashfs.FS) (*sidecar.File, error){
-		"Create": func(f *crashfs.FS) (*sidecar.File, error) { return sidecar.Create(t.Context(), f, dir, node, w) },
-		"Open":   func(f *crashfs.FS) (*sidecar.File, error) { return sidecar.Open(t.Context(), f, dir, node, w) },
+		"Create": func(f *crashfs.FS) (*sidecar.File, error) {
+			return sidecar.Create(t.Context(), dir, node, w, sidecar.WithFS(f))
+		},
+		"Open": func(f *crashfs.FS) (*sidecar.File, error) {
+			return sidecar.Open(t.Context(), dir, node, w, sidecar.WithFS(f))
+		},
 	}
 	for name, open := range open {
 		t.Run(name, func(t *testing.T) {
@@ -244,16 +248,16 @@ func TestStaleTemporaryFilesGo(t *testing.T) {
 }
 
 func TestArguments(t *testing.T) {
-	for name, open := range map[string]func(context.Context, durable.FS, string, uint64, sidecar.KeyWrapper) (*sidecar.File, error){
+	for name, open := range map[string]func(context.Context, string, uint64, sidecar.KeyWrapper, ...sidecar.Option) (*sidecar.File, error){
 		"Create": sidecar.Create, "Open": sidecar.Open,
 	} {
 		t.Run(name, func(t *testing.T) {
 			fsys := newFS()
-			_, err := open(t.Context(), fsys, dir, 0, newKEKs("a"))
+			_, err := open(t.Context(), dir, 0, newKEKs("a"), sidecar.WithFS(fsys))
 			require.ErrorContains(t, err, "node id")
-			_, err = open(t.Context(), fsys, dir, node, nil)
+			_, err = open(t.Context(), dir, node, nil, sidecar.WithFS(fsys))
 			require.ErrorContains(t, err, "KeyWrapper")
-			_, err = open(t.Context(), fsys, "elsewhere", node, newKEKs("a"))
+			_, err = open(t.Context(), "elsewhere", node, newKEKs("a"), sidecar.WithFS(fsys))
 			require.ErrorIs(t, err, fs.ErrNotExist)
 			names, err := fsys.ReadDir(dir)
 			require.NoError(t, err)
@@ -262,15 +266,15 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-func TestNilFSIsTheRealOne(t *testing.T) {
+func TestOperatingSystem(t *testing.T) {
 	dir, w := t.TempDir(), newKEKs("a")
-	f, err := sidecar.Create(t.Context(), nil, dir, node, w)
+	f, err := sidecar.Create(t.Context(), dir, node, w)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 	info, err := os.Stat(filepath.Join(dir, sidecar.FileName))
 	require.NoError(t, err)
 	require.EqualValues(t, 0o600, info.Mode().Perm())
-	f, err = sidecar.Open(t.Context(), nil, dir, node, w)
+	f, err = sidecar.Open(t.Context(), dir, node, w)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 }
@@ -278,10 +282,10 @@ func TestNilFSIsTheRealOne(t *testing.T) {
 func TestSecondOpeningInTheProcess(t *testing.T) {
 	fsys, w := newFS(), newKEKs("a")
 	f := mustCreate(t, fsys, node, w)
-	for _, open := range []func(context.Context, durable.FS, string, uint64, sidecar.KeyWrapper) (*sidecar.File, error){
+	for _, open := range []func(context.Context, string, uint64, sidecar.KeyWrapper, ...sidecar.Option) (*sidecar.File, error){
 		sidecar.Create, sidecar.Open,
 	} {
-		_, err := open(t.Context(), fsys, dir, node, w)
+		_, err := open(t.Context(), dir, node, w, sidecar.WithFS(fsys))
 		var locked *sidecar.LockedError
 		require.ErrorAs(t, err, &locked)
 		require.Equal(t, path, locked.Path)
@@ -298,7 +302,7 @@ func TestSecondOpeningInTheProcess(t *testing.T) {
 func TestRefusalReleasesTheLock(t *testing.T) {
 	fsys, _ := filled(t, node, newKEKs("a"))
 	require.ErrorIs(t, refused(t, fsys, node, newKEKs("b")), sidecar.ErrFileKey)
-	_, err := sidecar.Create(t.Context(), fsys, dir, node, newKEKs("a"))
+	_, err := sidecar.Create(t.Context(), dir, node, newKEKs("a"), sidecar.WithFS(fsys))
 	require.ErrorIs(t, err, fs.ErrExist)
 	mustOpen(t, fsys, node, newKEKs("a"))
 }

@@ -80,9 +80,9 @@ func (s *store) start(ctx context.Context, dir string, source kek.KEK) (err erro
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	s.file, err = sidecar.Open(ctx, nil, dir, uint64(node), s.kek)
+	s.file, err = sidecar.Open(ctx, dir, uint64(node), s.kek)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.file, err = sidecar.Create(ctx, nil, dir, uint64(node), s.kek)
+		s.file, err = sidecar.Create(ctx, dir, uint64(node), s.kek)
 	}
 	if err != nil {
 		return err

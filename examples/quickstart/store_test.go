@@ -31,7 +31,7 @@ func change(t *testing.T, s site, fn func(tx *sidecar.Tx) error) {
 	require.NoError(t, err)
 	set, err := kek.NewSet(source)
 	require.NoError(t, err)
-	f, err := sidecar.Open(t.Context(), nil, s.out, uint64(node), set)
+	f, err := sidecar.Open(t.Context(), s.out, uint64(node), set)
 	require.NoError(t, err)
 	require.NoError(t, f.Update(fn))
 	require.NoError(t, f.Close())
@@ -127,7 +127,7 @@ func TestStoreWithoutKey(t *testing.T) {
 	set, err := kek.NewSet(source)
 	require.NoError(t, err)
 	require.NoError(t, os.Mkdir(s.out, 0o700))
-	f, err := sidecar.Create(t.Context(), nil, s.out, uint64(node), set)
+	f, err := sidecar.Create(t.Context(), s.out, uint64(node), set)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 

@@ -167,7 +167,7 @@ func keystoreValues(t *testing.T, dek key.DEK) map[string]any {
 func sidecarValues(t *testing.T, set *kek.Set) (map[string]any, key.DEK) {
 	t.Helper()
 	dir := t.TempDir()
-	file, err := sidecar.Create(t.Context(), nil, dir, 1, set)
+	file, err := sidecar.Create(t.Context(), dir, 1, set)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, file.Close()) })
 	var tx *sidecar.Tx
@@ -175,7 +175,7 @@ func sidecarValues(t *testing.T, set *kek.Set) (map[string]any, key.DEK) {
 		tx = t
 		return t.SetEpoch(7, 1)
 	}))
-	_, err = sidecar.Open(t.Context(), nil, dir, 1, set)
+	_, err = sidecar.Open(t.Context(), dir, 1, set)
 	locked := as[*sidecar.LockedError](t, err)
 
 	var content struct {
@@ -192,6 +192,7 @@ func sidecarValues(t *testing.T, set *kek.Set) (map[string]any, key.DEK) {
 	return map[string]any{
 		"sidecar.File":        file,
 		"sidecar.Tx":          tx,
+		"sidecar.Option":      sidecar.WithFS(nil),
 		"sidecar.Usage":       sidecar.Usage{Seals: 1},
 		"sidecar.LockedError": locked,
 	}, fileKey

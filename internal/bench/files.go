@@ -68,7 +68,7 @@ func replacements(parent string, keys int, change func(tx *sidecar.Tx, round int
 	if err != nil {
 		return trial{}, err
 	}
-	file, err := sidecar.Create(context.Background(), nil, dir, 1, set)
+	file, err := sidecar.Create(context.Background(), dir, 1, set)
 	if err != nil {
 		return trial{}, err
 	}
