@@ -4,6 +4,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/atrestdb/atrest/envelope"
@@ -128,6 +129,7 @@ func BenchmarkAES(b *testing.B) {
 		k[0] = byte(key.NewID())
 		kept = append(kept, newGCM(b, k))
 	}
+	runtime.KeepAlive(kept)
 }
 
 func BenchmarkInstallAmong(b *testing.B) {
