@@ -2,7 +2,6 @@ package kek
 
 import (
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -25,14 +24,14 @@ func Env(name string) (*AES, error) {
 	refuse := func(err error) error { return &SourceError{Source: "env", Name: name, Err: err} }
 	value, ok := os.LookupEnv(name)
 	if !ok {
-		return nil, refuse(fmt.Errorf("%w: not set, or read before, which unsets it", fs.ErrNotExist))
+		return nil, refuse(unsetError{})
 	}
 	if err := os.Unsetenv(name); err != nil {
 		return nil, refuse(err)
 	}
 	raw, err := base64.StdEncoding.Strict().DecodeString(value)
 	if err != nil {
-		return nil, refuse(fmt.Errorf("%w: %w", ErrBadKey, errors.New("it is not padded base64")))
+		return nil, refuse(fmt.Errorf("%w: it is not padded base64", ErrBadKey))
 	}
 	if len(raw) != secret.Size {
 		return nil, refuse(fmt.Errorf("%w: %d bytes in base64, want %d", ErrBadKey, len(raw), secret.Size))
@@ -43,3 +42,9 @@ func Env(name string) (*AES, error) {
 	}
 	return k, nil
 }
+
+// unsetError is fs.ErrNotExist in the words of variables.
+type unsetError struct{}
+
+func (unsetError) Error() string { return "not set, or read before, which unsets it" }
+func (unsetError) Unwrap() error { return fs.ErrNotExist }
