@@ -17,6 +17,12 @@ func Lookup(s *Store, env []byte) bool {
 	return err == nil && c != nil
 }
 
+// LookupAgain does what Open does when it found no key at first.
+func LookupAgain(s *Store, env []byte) error {
+	_, err := s.cipherNamed(env, key.Storage)
+	return err
+}
+
 // Place is where the table of a store begins to look for an id.
 func Place(s *Store, id key.ID) uint64 {
 	t := s.table.Load()

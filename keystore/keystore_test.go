@@ -125,6 +125,16 @@ func TestInstallRace(t *testing.T) {
 	}
 }
 
+// A key that is installed while an Open looks for it is found or unknown, never
+// said to be destroyed.
+func TestInstallMeetsOpen(t *testing.T) {
+	s := newStore(t)
+	env := append([]byte{1, 0, 0, 0, 0, 7}, make([]byte, 40)...)
+	requireKeyError(t, keystore.LookupAgain(s, env), 7, keystore.ErrUnknownKey)
+	install(t, s, 7)
+	require.NoError(t, keystore.LookupAgain(s, env))
+}
+
 func TestTombstones(t *testing.T) {
 	s := newStore(t)
 	require.NoError(t, s.InstallDestroyed(7, key.Storage))

@@ -182,6 +182,27 @@ func TestLostRequest(t *testing.T) {
 	require.Empty(t, o.waiting, "answered")
 }
 
+// Answers that arrive late and out of order take nothing back, nor does it that
+// sealers return what they did not use.
+func TestReservationsOnlyGrow(t *testing.T) {
+	o := &owner{dek: key.NewDEK(), slow: true}
+	o.load(t)
+	o.use(t, keystore.ChunkSeals, 1)
+	require.Len(t, o.waiting, 2)
+	highest := o.waiting[1]
+	keystore.MeterOf(o.s, 7).Return(envelope.Usage{Seals: keystore.ChunkSeals - 1, Bytes: keystore.ChunkSeals - 1})
+	require.NoError(t, o.s.Activate(7))
+	require.Len(t, o.waiting, 3)
+	require.Equal(t, highest, o.waiting[2])
+
+	require.NoError(t, o.s.Reserved(7, highest))
+	require.NoError(t, o.s.Reserved(7, o.waiting[0]))
+	require.NoError(t, o.s.Reserved(7, envelope.Usage{}))
+	o.use(t, keystore.ChunkSeals/2, 1)
+	require.NoError(t, o.s.Activate(7))
+	require.Len(t, o.waiting, 3, "all of it is reserved")
+}
+
 // Bytes alone make it necessary to reserve, too.
 func TestReservedBytes(t *testing.T) {
 	o := &owner{dek: key.NewDEK()}

@@ -140,11 +140,12 @@ func TestTableReadersWhileItGrows(t *testing.T) {
 		wg.Go(func() {
 			for {
 				d := done.Load()
-				for range 100 {
+				for i := range int64(100) {
 					if d > 0 && !has(s, ids[rand.Int64N(d)]) {
 						t.Error("an id is missing")
 						return
 					}
+					has(s, ids[min(d+i, n-1)]) // which may be coming in right now
 				}
 				if d == n {
 					return

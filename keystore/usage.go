@@ -243,7 +243,6 @@ func (s *Store) SetReserved(id key.ID, u envelope.Usage) error {
 	u = envelope.Usage{Seals: min(u.Seals, maxCount), Bytes: min(u.Bytes, maxCount)}
 	unused := m.unused()
 	m.granted = larger(m.granted, envelope.Usage{Seals: u.Seals + unused.Seals, Bytes: u.Bytes + unused.Bytes})
-	m.reserved = larger(m.reserved, u)
 	return nil
 }
 

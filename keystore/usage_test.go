@@ -21,15 +21,19 @@ type recorder struct {
 	reserve  map[key.ID][]envelope.Usage
 	rotation map[key.ID]map[int][]envelope.Usage // by percent
 	onDue    func(id key.ID, percent int)        // may be nil
+	onNeed   func(id key.ID)                     // the same
 }
 
 func (r *recorder) NeedReserve(id key.ID, upTo envelope.Usage) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.reserve == nil {
 		r.reserve = map[key.ID][]envelope.Usage{}
 	}
 	r.reserve[id] = append(r.reserve[id], upTo)
+	r.mu.Unlock()
+	if r.onNeed != nil {
+		r.onNeed(id)
+	}
 }
 
 func (r *recorder) RotationDue(id key.ID, percent int, used envelope.Usage) {
@@ -280,23 +284,25 @@ func TestRotationDueNotTooEarly(t *testing.T) {
 
 // One goroutine is told at the very seal, for limits small enough.
 func TestRotationDueInTime(t *testing.T) {
-	r := new(recorder)
-	s := sealing(t, keystore.WithLimits(keystore.Limits{Seals: 100, Bytes: 1 << 20}), keystore.WithObserver(r))
-	for i := 1; i <= 300; i++ {
-		_, err := s.Storage().Seal(nil, value, nil)
-		require.NoError(t, err)
-		want := 0
-		switch {
-		case i >= 100:
-			want = 100
-		case i >= 90:
-			want = 90
+	for limit, nine := range map[int]int{1: 1, 2: 2, 7: 7, 10: 9, 33: 30, 100: 90, 101: 91, 199: 180} {
+		r := new(recorder)
+		s := sealing(t, keystore.WithLimits(keystore.Limits{Seals: uint64(limit), Bytes: 1 << 20}), keystore.WithObserver(r))
+		for i := 1; i <= 300; i++ {
+			_, err := s.Storage().Seal(nil, value, nil)
+			require.NoError(t, err)
+			want := 0
+			switch {
+			case i >= limit:
+				want = 100
+			case i >= nine:
+				want = 90
+			}
+			require.Equal(t, want, status(t, s, 1).Due, "after %d of %d", i, limit)
+			require.Len(t, r.rotation[1], []int{0: 0, 90: 1, 100: 2}[want], "after %d of %d", i, limit)
 		}
-		require.Equal(t, want, status(t, s, 1).Due, "after %d", i)
-		require.Len(t, r.rotation[1], []int{0: 0, 90: 1, 100: 2}[want], "after %d", i)
+		require.EqualValues(t, nine, r.rotation[1][90][0].Seals)
+		require.EqualValues(t, limit, r.rotation[1][100][0].Seals)
 	}
-	require.Equal(t, uint64(90), r.rotation[1][90][0].Seals)
-	require.Equal(t, uint64(100), r.rotation[1][100][0].Seals)
 }
 
 func TestDueOfLoadedCounts(t *testing.T) {
@@ -344,6 +350,27 @@ func TestObserverRotates(t *testing.T) {
 		sum += k.Usage.Seals
 	}
 	require.Equal(t, uint64(45*(keys-1)-100), sum)
+}
+
+// A key that is stopped during its activation stays stopped, and nothing is
+// reserved for one that cannot be activated.
+func TestStopMeetsActivation(t *testing.T) {
+	r := new(recorder)
+	s := newStore(t, keystore.WithObserver(r))
+	install(t, s, 1)
+	r.onNeed = func(id key.ID) {
+		if err := s.Stop(id); err != nil {
+			t.Error(err)
+		}
+	}
+	requireKeyError(t, s.Activate(1), 1, keystore.ErrStopped)
+	require.Len(t, r.reserve[1], 1)
+	_, ok := s.Active(key.Storage)
+	require.False(t, ok)
+	require.Equal(t, key.Stopped, status(t, s, 1).State)
+
+	requireKeyError(t, s.Activate(1), 1, keystore.ErrStopped)
+	require.Len(t, r.reserve[1], 1)
 }
 
 func TestSetReserved(t *testing.T) {
