@@ -72,15 +72,12 @@ func parseRecipients(b []byte) ([]Recipient, error) {
 	if n == 0 || n > MaxRecipients {
 		return nil, malformed("%d recipients, want 1 to %d", n, MaxRecipients)
 	}
-	if len(b) < n*minRecipient {
-		return nil, malformed("%d bytes for %d recipients, want at least %d", len(b), n, n*minRecipient)
-	}
 	rs := make([]Recipient, 0, n)
 	for range n {
 		var fields [3][]byte
-		for i, most := range [...]int{MaxKEKID, MaxParams, MaxWrap} {
+		for i := range fields {
 			var err error
-			if fields[i], b, err = cutField(b, most); err != nil {
+			if fields[i], b, err = cutField(b); err != nil {
 				return nil, err
 			}
 		}
@@ -95,15 +92,15 @@ func parseRecipients(b []byte) ([]Recipient, error) {
 	return rs, nil
 }
 
-// cutField splits off a field of at most most bytes; nil if it is empty.
-func cutField(b []byte, most int) (field, rest []byte, err error) {
+// cutField splits off a field; nil if it is empty.
+func cutField(b []byte) (field, rest []byte, err error) {
 	if len(b) < 2 {
 		return nil, nil, malformed("it ends within the length of a field")
 	}
 	n := int(binary.BigEndian.Uint16(b))
 	b = b[2:]
-	if n > most || n > len(b) {
-		return nil, nil, malformed("a field of %d bytes, want at most %d and no more than the %d left", n, most, len(b))
+	if n > len(b) {
+		return nil, nil, malformed("it ends %d bytes into a field of %d", len(b), n)
 	}
 	if n == 0 {
 		return nil, b, nil
