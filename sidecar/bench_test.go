@@ -116,11 +116,11 @@ func benchBare(b *testing.B, f *sidecar.File) (write func() error, size int64) {
 
 func BenchmarkUpdate(b *testing.B) {
 	for _, n := range benchSizes {
-		run := func(name string, make func(b *testing.B, f *sidecar.File) func() error) {
+		run := func(name string, writer func(b *testing.B, f *sidecar.File) func() error) {
 			b.Run(fmt.Sprintf("keys=%d/%s", n, name), func(b *testing.B) {
 				f := benchFile(b, n)
 				_, size := benchBare(b, f)
-				write := make(b, f)
+				write := writer(b, f)
 				b.SetBytes(size)
 				b.ReportAllocs()
 				for b.Loop() {

@@ -21,7 +21,6 @@ type told struct {
 	epoch   uint16 // the highest that was returned as durable
 	tried   uint16 // the highest that may be in the file
 	updates int    // that returned nil
-	names   string // KEKs of the last Rewrap that returned nil
 	unsure  bool   // an outcome was said to be unknown
 }
 

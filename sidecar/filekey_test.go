@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/sidecar"
@@ -54,6 +55,17 @@ func (w brokenWrapper) UnwrapFileKey(ctx context.Context, node uint64, container
 	return w.keks.UnwrapFileKey(ctx, node, container)
 }
 
+// otherNode wraps for another node and does not mind.
+type otherNode struct{ *keks }
+
+func (w otherNode) WrapFileKey(ctx context.Context, node uint64, k key.DEK) ([]byte, error) {
+	return w.keks.WrapFileKey(ctx, node+1, k)
+}
+
+func (w otherNode) UnwrapFileKey(ctx context.Context, node uint64, container []byte) (key.DEK, error) {
+	return w.keks.UnwrapFileKey(ctx, node+1, container)
+}
+
 func TestCreateNeedsAWrapThatUnwraps(t *testing.T) {
 	down, other, wrong := newKEKs("a"), newKEKs("a"), newKEKs("b")
 	down.down, other.other = errDown, true
@@ -63,13 +75,14 @@ func TestCreateNeedsAWrapThatUnwraps(t *testing.T) {
 		return c
 	}
 	for name, w := range map[string]sidecar.KeyWrapper{
-		"down":                 down,
-		"another key":          other,
-		"no container":         brokenWrapper{keks: newKEKs("a")},
-		"a huge container":     brokenWrapper{keks: newKEKs("a"), container: make([]byte, 1<<20)},
-		"another node":         brokenWrapper{keks: newKEKs("a"), container: container(node + 1)},
-		"another KEK":          brokenWrapper{keks: wrong, container: container(node)},
-		"no key, and no error": brokenWrapper{container: container(node), noKey: true},
+		"down":                  down,
+		"another key":           other,
+		"no container":          brokenWrapper{keks: newKEKs("a")},
+		"a huge container":      brokenWrapper{keks: newKEKs("a"), container: make([]byte, 1<<20)},
+		"another node":          brokenWrapper{keks: newKEKs("a"), container: container(node + 1)},
+		"made for another node": otherNode{newKEKs("a")},
+		"another KEK":           brokenWrapper{keks: wrong, container: container(node)},
+		"no key, and no error":  brokenWrapper{container: container(node), noKey: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fsys := newFS()
@@ -148,41 +161,47 @@ func (w slowWrapper) WrapFileKey(ctx context.Context, node uint64, k key.DEK) ([
 	}
 }
 
-func TestUpdatesDoNotWaitForARewrap(t *testing.T) {
-	keks := newKEKs("a")
-	fsys, _ := filled(t, node, keks)
-	w := slowWrapper{keks, make(chan struct{}), make(chan struct{})}
-	f := mustOpen(t, fsys, node, w)
-	keks.use("b")
-	done := make(chan error)
-	go func() { done <- f.Rewrap(t.Context()) }()
+// running is a Rewrap that waits for the KEK.
+type running struct {
+	slowWrapper
+	fsys   *crashfs.FS
+	before []byte // the file
+	f      *sidecar.File
+	done   chan error
+}
+
+func startRewrap(t *testing.T) *running {
+	t.Helper()
+	w := slowWrapper{newKEKs("a"), make(chan struct{}), make(chan struct{})}
+	fsys, before := filled(t, node, w.keks)
+	r := &running{w, fsys, before, mustOpen(t, fsys, node, w), make(chan error)}
+	w.use("b")
+	go func() { r.done <- r.f.Rewrap(t.Context()) }()
 	<-w.asked
-	require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 4) }))
+	return r
+}
+
+func TestUpdatesDoNotWaitForARewrap(t *testing.T) {
+	r := startRewrap(t)
+	require.NoError(t, r.f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 4) }))
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.ErrorIs(t, f.Rewrap(ctx), context.Canceled, "a second Rewrap waits no longer than its context")
+	require.ErrorIs(t, r.f.Rewrap(ctx), context.Canceled, "a second Rewrap waits no longer than its context")
 
-	close(w.answer)
-	require.NoError(t, <-done)
-	require.EqualValues(t, 4, f.Epoch(7), "and the update is still there")
-	require.NoError(t, f.Close())
-	require.EqualValues(t, 4, mustOpen(t, fsys, node, keks).Epoch(7))
+	close(r.answer)
+	require.NoError(t, <-r.done)
+	require.EqualValues(t, 4, r.f.Epoch(7), "and the update is still there")
+	require.NoError(t, r.f.Close())
+	require.EqualValues(t, 4, mustOpen(t, r.fsys, node, r.keks).Epoch(7))
 }
 
 func TestCloseDuringARewrap(t *testing.T) {
-	keks := newKEKs("a")
-	fsys, before := filled(t, node, keks)
-	w := slowWrapper{keks, make(chan struct{}), make(chan struct{})}
-	f := mustOpen(t, fsys, node, w)
-	keks.use("b")
-	done := make(chan error)
-	go func() { done <- f.Rewrap(t.Context()) }()
-	<-w.asked
-	require.NoError(t, f.Close())
-	close(w.answer)
-	require.ErrorIs(t, <-done, sidecar.ErrClosed)
-	require.Equal(t, before, read(t, fsys, path), "nothing is written without the lock")
+	r := startRewrap(t)
+	require.NoError(t, r.f.Close())
+	close(r.answer)
+	require.ErrorIs(t, <-r.done, sidecar.ErrClosed)
+	require.Equal(t, r.before, read(t, r.fsys, path), "nothing is written without the lock")
 }
 
 // Errors that are final say so wherever they are in the chain, and only then.

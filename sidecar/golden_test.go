@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/fips140"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -41,26 +42,32 @@ func counting(from byte, n int) []byte {
 }
 
 // goldenKEK is a KEK with one nonce, which is good for one wrap.
-type goldenKEK struct{ aead cipher.AEAD }
+type goldenKEK struct{ cipher.Block }
 
 func (goldenKEK) ID() string { return "file:golden" }
 
 func (k goldenKEK) Wrap(_ context.Context, plaintext, ad []byte) ([]byte, error) {
+	aead, err := cipher.NewGCM(k.Block)
+	if err != nil {
+		return nil, err
+	}
 	nonce := counting(0xc0, 12)
-	return k.aead.Seal(nonce, nonce, plaintext, ad), nil
+	return aead.Seal(nonce, nonce, plaintext, ad), nil
 }
 
 func (k goldenKEK) Unwrap(_ context.Context, wrapped, ad []byte) ([]byte, error) {
-	return k.aead.Open(nil, wrapped[:12], wrapped[12:], ad)
+	aead, err := cipher.NewGCMWithRandomNonce(k.Block)
+	if err != nil {
+		return nil, err
+	}
+	return aead.Open(nil, nil, wrapped, ad)
 }
 
 func goldenKEKs(t testing.TB) *kek.Set {
 	t.Helper()
 	block, err := aes.NewCipher(bytes.Repeat([]byte{0xa5}, 32))
 	require.NoError(t, err)
-	aead, err := cipher.NewGCM(block)
-	require.NoError(t, err)
-	set, err := kek.NewSet(goldenKEK{aead})
+	set, err := kek.NewSet(goldenKEK{block})
 	require.NoError(t, err)
 	return set
 }
@@ -74,6 +81,9 @@ func golden(t testing.TB) []byte {
 
 // The same content gives the same bytes, and they are the ones of old.
 func TestGolden(t *testing.T) {
+	if fips140.Enforced() {
+		t.Skip("wrapping with a fixed nonce is what this mode forbids; TestGoldenOpens runs")
+	}
 	fsys, w := newFS(), goldenKEKs(t)
 	fileKey, err := insecurekey.New(counting(0, 32))
 	require.NoError(t, err)

@@ -210,7 +210,7 @@ func (in *indenter) escape() bool {
 // quotes. It looks at eight of them at a time, since most of a state is base64.
 func plain(s []byte) int {
 	i := 0
-	for ; i+8 <= len(s) && !anySpecial(binary.LittleEndian.Uint64(s[i:])); i += 8 { //nolint:revive // the body is the step
+	for ; i+8 <= len(s) && !anySpecial(binary.LittleEndian.Uint64(s[i:])); i += 8 {
 	}
 	for i < len(s) && s[i] >= ' ' && s[i] != '"' && s[i] != '\\' {
 		i++

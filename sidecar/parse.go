@@ -228,7 +228,7 @@ func checkVersion(data []byte) error {
 	for _, token := range []string{"{", `"version"`, ":"} {
 		var ok bool
 		if rest, ok = bytes.CutPrefix(bytes.TrimLeft(rest, " \t\r\n"), []byte(token)); !ok {
-			return fmt.Errorf(`%w: it does not begin with {"version":`, ErrMalformed)
+			return fmt.Errorf(`%w: want {"version": at the start`, ErrMalformed)
 		}
 	}
 	rest = bytes.TrimLeft(rest, " \t\r\n")

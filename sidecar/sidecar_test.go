@@ -182,12 +182,18 @@ func TestTxSeesItselfAndReadersDoNot(t *testing.T) {
 
 func TestTxEndsWithUpdate(t *testing.T) {
 	f := mustCreate(t, newFS(), node, newKEKs("a"))
-	var kept *sidecar.Tx
-	require.NoError(t, f.Update(func(tx *sidecar.Tx) error { kept = tx; return tx.SetEpoch(7, 1) }))
-	require.ErrorIs(t, kept.SetEpoch(7, 2), sidecar.ErrClosed)
-	require.ErrorIs(t, kept.SetReserved(7, sidecar.Usage{Seals: 1}), sidecar.ErrClosed)
-	require.ErrorIs(t, kept.SetState([]byte("1")), sidecar.ErrClosed)
-	require.EqualValues(t, 1, f.Epoch(7))
+	for i, set := range []func(tx *sidecar.Tx) error{
+		func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 9) },
+		func(tx *sidecar.Tx) error { return tx.SetReserved(7, sidecar.Usage{Seals: 1}) },
+		func(tx *sidecar.Tx) error { return tx.SetState([]byte("1")) },
+	} {
+		var kept *sidecar.Tx
+		require.NoError(t, f.Update(func(tx *sidecar.Tx) error { kept = tx; return nil }))
+		require.ErrorIs(t, set(kept), sidecar.ErrClosed, i)
+	}
+	require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 1) }))
+	require.Zero(t, f.Reserved(7))
+	require.Equal(t, "null", string(f.State()))
 	require.PanicsWithValue(t, "mine", func() { _ = f.Update(func(*sidecar.Tx) error { panic("mine") }) })
 	require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 2) }), "a panic leaves nothing locked")
 }
