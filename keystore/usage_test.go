@@ -305,6 +305,18 @@ func TestRotationDueInTime(t *testing.T) {
 	}
 }
 
+// A mark that is no whole number of seals is the next one.
+func TestMarksRoundUp(t *testing.T) {
+	for limit, mark := range map[uint64]uint64{1: 1, 2: 2, 5: 5, 9: 9, 10: 9, 11: 10, 100: 90, 101: 91, 199: 180} {
+		s := newStore(t, keystore.WithLimits(keystore.Limits{Seals: limit, Bytes: math.MaxUint64}))
+		install(t, s, 1)
+		require.NoError(t, s.SetReserved(1, envelope.Usage{Seals: mark - 1}))
+		require.Zero(t, status(t, s, 1).Due, "limit %d", limit)
+		require.NoError(t, s.SetReserved(1, envelope.Usage{Seals: mark}))
+		require.GreaterOrEqual(t, status(t, s, 1).Due, 90, "limit %d", limit)
+	}
+}
+
 func TestDueOfLoadedCounts(t *testing.T) {
 	r := new(recorder)
 	s := newStore(t, keystore.WithLimits(keystore.Limits{Seals: 1000, Bytes: 1000}), keystore.WithObserver(r))
