@@ -22,9 +22,9 @@ type Tx struct {
 }
 
 // Update runs fn and makes what it has set durable, all of it or, after an error,
-// nothing. An error of fn is returned as it is. One Update runs at a time; fn must not call
-// Update, Rewrap or Close. If nothing is different afterwards, nothing is
-// written.
+// nothing. An error of fn is returned as it is. One Update runs at a time; fn
+// must not call Update, Rewrap or Close. If nothing is different afterwards,
+// nothing is written.
 //
 // After an error that matches [ErrPoisoned] the change may have happened, and no
 // further one is possible. After any other error the file is as it was, and so
