@@ -26,8 +26,33 @@ func fuzzed(t testing.TB) *keystore.Store {
 	return s
 }
 
-// Whatever is given to Open: no panic, nothing with an error, nothing changed but
-// the room behind dst; and what opens is what Seal makes.
+// requireOpen gives env to open: no panic, nothing with an error, nothing changed
+// but the room behind dst. What opens has a key of ids, and is what seal makes.
+func requireOpen(t *testing.T, env []byte, open, seal func(dst, b []byte) ([]byte, error), ids ...key.ID) bool {
+	t.Helper()
+	before := bytes.Clone(env)
+	dst := append(make([]byte, 0, 100), "before"...)
+	got, err := open(dst, env)
+	require.Equal(t, before, env)
+	require.Equal(t, "before", string(dst))
+	if err != nil {
+		require.Nil(t, got)
+		return false
+	}
+	require.Equal(t, "before", string(got[:6]))
+	h, err := envelope.ParseHeader(env)
+	require.NoError(t, err)
+	require.Len(t, env, h.Suite.Overhead()+len(got)-6)
+	require.Contains(t, ids, h.KeyID)
+
+	again, err := seal(nil, got[6:])
+	require.NoError(t, err)
+	back, err := open(nil, again)
+	require.NoError(t, err)
+	require.Equal(t, got[6:], back)
+	return true
+}
+
 func FuzzStorageOpen(f *testing.F) {
 	f.Add([]byte(nil), []byte(nil))
 	f.Add(counted7, location)
@@ -35,58 +60,28 @@ func FuzzStorageOpen(f *testing.F) {
 	s := fuzzed(f)
 	v := s.Storage()
 	f.Fuzz(func(t *testing.T, env, location []byte) {
-		envBefore, locationBefore := bytes.Clone(env), bytes.Clone(location)
-		dst := append(make([]byte, 0, 100), "before"...)
-		got, err := v.Open(dst, env, location)
-		require.Equal(t, envBefore, env)
-		require.Equal(t, locationBefore, location)
-		require.Equal(t, "before", string(dst))
-		if err != nil {
-			require.Nil(t, got)
-			return
+		before := bytes.Clone(location)
+		opened := requireOpen(t, env,
+			func(dst, b []byte) ([]byte, error) { return v.Open(dst, b, location) },
+			func(dst, b []byte) ([]byte, error) { return v.Seal(dst, b, location) },
+			1, 7)
+		require.Equal(t, before, location)
+		if opened {
+			_, err := s.Raft(group).Open(nil, env)
+			require.ErrorIs(t, err, keystore.ErrPurpose, "a value is no payload")
 		}
-		require.Equal(t, "before", string(got[:6]))
-		h, err := envelope.ParseHeader(env)
-		require.NoError(t, err)
-		require.Len(t, env, h.Suite.Overhead()+len(got)-6)
-		require.Contains(t, []key.ID{1, 7}, h.KeyID)
-
-		again, err := v.Seal(nil, got[6:], location)
-		require.NoError(t, err)
-		back, err := v.Open(nil, again, location)
-		require.NoError(t, err)
-		require.Equal(t, got[6:], back)
-
-		_, err = s.Raft(group).Open(nil, env)
-		require.ErrorIs(t, err, keystore.ErrPurpose, "a value is no payload")
 	})
 }
 
-// The same for payloads and the label of their group.
 func FuzzRaftOpen(f *testing.F) {
-	s := fuzzed(f)
 	f.Add([]byte(nil), "")
 	f.Add(counted7, group.Label)
+	s := fuzzed(f)
 	f.Fuzz(func(t *testing.T, env []byte, label string) {
 		r := s.Raft(envelope.RaftGroup{Cluster: group.Cluster, Label: label})
-		before := bytes.Clone(env)
-		dst := append(make([]byte, 0, 100), "before"...)
-		got, err := r.Open(dst, env)
-		require.Equal(t, before, env)
-		require.Equal(t, "before", string(dst))
-		if err != nil {
-			require.Nil(t, got)
-			return
+		if requireOpen(t, env, r.Open, r.Seal, 2) {
+			_, err := s.Storage().Open(nil, env, nil)
+			require.ErrorIs(t, err, keystore.ErrPurpose, "a payload is no value")
 		}
-		require.Equal(t, "before", string(got[:6]))
-		h, err := envelope.ParseHeader(env)
-		require.NoError(t, err)
-		require.Equal(t, key.ID(2), h.KeyID)
-		require.Len(t, env, h.Suite.Overhead()+len(got)-6)
-		again, err := r.Seal(nil, got[6:])
-		require.NoError(t, err)
-		back, err := r.Open(nil, again)
-		require.NoError(t, err)
-		require.Equal(t, got[6:], back)
 	})
 }
