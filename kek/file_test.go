@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -192,7 +191,7 @@ func TestFileChangedAfterOpening(t *testing.T) {
 
 // An error in reading is passed on.
 func TestFileReadError(t *testing.T) {
-	refusedFile(t, kekFile(t, rawKEK(1)), os.ErrClosed, "file already closed", kek.Opened(func(f *os.File) { f.Close() }))
+	refusedFile(t, kekFile(t, rawKEK(1)), os.ErrClosed, "file already closed", kek.Opened(func(f *os.File) { require.NoError(t, f.Close()) }))
 }
 
 func TestFileAnyKey(t *testing.T) {
@@ -242,6 +241,6 @@ func TestWarningsGoToSlog(t *testing.T) {
 	require.Len(t, got, 1)
 	require.ErrorIs(t, got[0], fs.ErrNotExist)
 	var source *kek.SourceError
-	require.True(t, errors.As(got[0], &source))
+	require.ErrorAs(t, got[0], &source)
 	require.Empty(t, log.String())
 }

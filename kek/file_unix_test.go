@@ -3,6 +3,7 @@
 package kek_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -94,7 +95,7 @@ func TestFileDevice(t *testing.T) {
 func TestFileSocket(t *testing.T) {
 	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // the path of a socket must be short
 	require.NoError(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	path := filepath.Join(dir, "s")
 	l, err := net.Listen("unix", path) //nolint:noctx // listening does not wait
 	require.NoError(t, err)
@@ -154,16 +155,19 @@ func TestFileRace(t *testing.T) {
 			default:
 			}
 			tmp := filepath.Join(dir, "tmp")
-			os.Remove(tmp)
+			var err error
 			switch i % 4 {
 			case 0:
-				os.WriteFile(tmp, rawKEK(2), 0o644)
+				err = os.WriteFile(tmp, rawKEK(2), 0o644)
 			case 1, 3:
-				os.WriteFile(tmp, rawKEK(1), 0o600)
+				err = os.WriteFile(tmp, rawKEK(1), 0o600)
 			case 2:
-				os.Symlink("elsewhere", tmp)
+				err = os.Symlink("elsewhere", tmp)
 			}
-			os.Rename(tmp, path)
+			if err := errors.Join(err, os.Rename(tmp, path)); err != nil {
+				t.Error(err)
+				return
+			}
 		}
 	})
 	defer wg.Wait()

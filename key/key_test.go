@@ -182,7 +182,9 @@ func TestEqualDEK(t *testing.T) {
 
 func TestCheckOf(t *testing.T) {
 	a, b := key.NewDEK(), key.NewDEK()
-	require.Equal(t, key.CheckOf(a), key.CheckOf(a))
+	again, err := insecurekey.New(insecurekey.Bytes(a))
+	require.NoError(t, err)
+	require.Equal(t, key.CheckOf(a), key.CheckOf(again))
 	require.NotEqual(t, key.CheckOf(a), key.CheckOf(b))
 	require.Regexp(t, "^[0-9a-f]{32}$", key.CheckOf(a).String())
 	require.Panics(t, func() { key.CheckOf(key.DEK{}) })

@@ -159,10 +159,20 @@ func TestKeyDoesNotShow(t *testing.T) {
 		p *struct{ m map[string][]hidden }
 	}
 	values := []any{
-		k, &k, []secret.Key{k}, [1]secret.Key{k}, map[string]secret.Key{"k": k},
-		exported{k}, &exported{k}, hidden{k}, &hidden{k}, []hidden{{k}}, embedded{k}, &embedded{k},
+		k, &k,
+		[]secret.Key{k},
+		[1]secret.Key{k},
+		map[string]secret.Key{"k": k},
+		exported{k},
+		&exported{k},
+		hidden{k},
+		&hidden{k},
+		[]hidden{{k}},
+		embedded{k},
+		&embedded{k},
 		deep{&struct{ m map[string][]hidden }{map[string][]hidden{"k": {{k}}}}},
-		struct{ any }{k}, fmt.Errorf("key %v", k), fmt.Errorf("key %s", hidden{k}), reflect.ValueOf(k),
+		struct{ any }{k},
+		fmt.Errorf("key %v", k), fmt.Errorf("key %s", hidden{k}), reflect.ValueOf(k),
 	}
 	for _, v := range values {
 		for form, text := range renderings(v) {
