@@ -38,7 +38,7 @@ fips: check-go ## run the tests with GODEBUG=fips140=on
 
 .PHONY: lint
 lint: check-go ## gofumpt, go vet, golangci-lint
-	@echo "== gofumpt"; bad=$$($(TOOL) gofumpt -l .); test -z "$$bad" || { echo "not formatted (gofumpt -w FILE):"; echo "$$bad"; exit 1; }
+	@echo "== gofumpt"; bad=$$($(TOOL) gofumpt -l .) || exit 1; test -z "$$bad" || { echo "not formatted (gofumpt -w FILE):"; echo "$$bad"; exit 1; }
 	$(call each,$(MODULES),$(GO) vet ./...)
 	$(call each,$(MODULES),$(TOOL) golangci-lint run --config=$(CURDIR)/.golangci.yml ./...)
 
