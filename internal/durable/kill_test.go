@@ -50,7 +50,7 @@ func writeChild(path string) error {
 	}
 	n, err := readVersion(path)
 	for ; err == nil; n++ {
-		if _, err = fmt.Println(n); err == nil { //nolint:forbidigo // to the parent
+		if _, err = fmt.Println(n); err == nil {
 			err = durable.WriteFile(durable.OS, path, version(n+1))
 		}
 	}

@@ -21,11 +21,11 @@ func lockChild(path string) error {
 	var locked *durable.LockedError
 	switch {
 	case errors.As(err, &locked):
-		fmt.Println("held by", locked.PID) //nolint:forbidigo // to the parent
+		fmt.Println("held by", locked.PID)
 	case err != nil:
 		return err
 	default:
-		fmt.Println("locked") //nolint:forbidigo // to the parent
+		fmt.Println("locked")
 	}
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil || l == nil {
 		return err

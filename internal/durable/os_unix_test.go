@@ -25,7 +25,7 @@ func TestModeIsPrivate(t *testing.T) {
 	require.Equal(t, fs.FileMode(0o600), info.Mode())
 	l, err := durable.OS.Lock(path + ".lock")
 	require.NoError(t, err)
-	defer l.Close() //nolint:errcheck // the test is over
+	defer l.Close()
 	info, err = os.Lstat(path + ".lock")
 	require.NoError(t, err)
 	require.Equal(t, fs.FileMode(0o600), info.Mode())
@@ -126,7 +126,7 @@ func TestNothingStaysOpen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	l, err := durable.OS.Lock(path + ".lock")
 	require.NoError(t, err)
-	defer l.Close() //nolint:errcheck // the test is over
+	defer l.Close()
 	open := func() int {
 		names, err := durable.OS.ReadDir("/proc/self/fd")
 		require.NoError(t, err)
