@@ -51,14 +51,9 @@ cross: check-go ## compile and vet for the other systems
 tidy-check: check-go ## every go.mod and go.sum says what the code needs
 	$(call each,$(MODULES) tools,$(GO) mod tidy -diff)
 
-# `go test -list` prints the names of a package and then the package's own line.
 .PHONY: fuzz
 fuzz: check-go ## run every fuzz target for FUZZTIME (60s) each
-	@set -e; for m in $(MODULES); do cd "$(CURDIR)/$$m"; list=$$($(GO) test -list '^Fuzz' ./...); \
-	  printf '%s\n' "$$list" | awk '/^Fuzz/ {t[n++] = $$1} /^ok/ {for (i = 0; i < n; i++) print $$2, t[i]; n = 0}' | \
-	  while read -r pkg target; do echo "== $$pkg $$target"; \
-	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null || exit 1; done; \
-	done
+	@GO="$(GO)" .ci/fuzz $(FUZZTIME) $(MODULES)
 
 .PHONY: soak
 soak: check-go check-cc ## the tests SOAK (10) times in random order, property tests with 1000 x SOAK checks
