@@ -3,9 +3,10 @@
 //
 // A [Store] knows keys by id. [Store.Install] adds one, [Store.Activate] or
 // [Store.ActivateCounted] makes it the one that new values of its purpose are
-// sealed under, [Store.Stop] and [Store.Destroy] end its life. [Store.Storage]
-// and [Store.Raft] return what most code needs: Seal and Open for stored values
-// and for Raft payloads. A key of one purpose never works for the other.
+// sealed under, [Store.Deactivate] leaves them without one, [Store.Stop] and
+// [Store.Destroy] end its life. [Store.Storage] and [Store.Raft] return what most
+// code needs: Seal and Open for stored values and for Raft payloads. A key of one
+// purpose never works for the other.
 //
 // Seal and Open take no lock, read no file and allocate nothing; they cost the
 // same with one key and with a hundred thousand. Changes are serialized. The
@@ -104,7 +105,8 @@ func WithLimits(l Limits) Option { return func(s *Store) { s.limits = l } }
 func WithObserver(o Observer) Option { return func(s *Store) { s.observer = o } }
 
 // WithExtendedOnly makes every key seal with extended nonces, suite 0x03, even
-// when it is activated with an epoch.
+// when it is activated with an epoch. It is for processes that may be copied with
+// their memory, see [envelope.Cipher.NewCountedSealer].
 func WithExtendedOnly() Option { return func(s *Store) { s.extendedOnly = true } }
 
 // New returns an empty store.

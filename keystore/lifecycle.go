@@ -137,6 +137,24 @@ func (s *Store) activate(id key.ID, newSealer func(*entry, *envelope.Cipher) (*e
 	return nil
 }
 
+// Deactivate leaves a purpose without an active key; the former one is open-only
+// and may be activated again. Seals that have not started yet are refused with
+// [ErrNoActiveKey] until a key is. With no active key it does nothing.
+func (s *Store) Deactivate(p key.Purpose) error {
+	if !p.Valid() {
+		return key.ErrPurpose
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	former := s.active[p].Swap(nil)
+	if former == nil {
+		return nil
+	}
+	former.entry.state.Store(uint32(key.OpenOnly))
+	former.sealer.Stop() // a seal that meets this finds no key
+	return nil
+}
+
 // usable says why nothing may be sealed under e.
 func (e *entry) usable() error {
 	switch e.currentState() {

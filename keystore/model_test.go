@@ -168,6 +168,19 @@ func (m *machine) ActivateCounted(t *rapid.T) {
 	}
 }
 
+func (m *machine) Deactivate(t *rapid.T) {
+	p := drawPurpose(t)
+	if p != key.Storage && p != key.Raft {
+		same(t, key.ErrPurpose, m.s.Deactivate(p))
+		return
+	}
+	if id := m.active[p]; id != 0 {
+		m.keys[id].state = key.OpenOnly
+	}
+	delete(m.active, p)
+	same(t, nil, m.s.Deactivate(p))
+}
+
 func (m *machine) Stop(t *rapid.T) {
 	id := m.drawID(t)
 	want := m.missing(id)
@@ -377,6 +390,7 @@ func TestModel(t *testing.T) {
 			"InstallDestroyed": m.InstallDestroyed,
 			"Activate":         m.Activate,
 			"ActivateCounted":  m.ActivateCounted,
+			"Deactivate":       m.Deactivate,
 			"Stop":             m.Stop,
 			"Destroy":          m.Destroy,
 			"SetReserved":      m.SetReserved,
