@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/atrestdb/atrest/envelope"
+	"github.com/atrestdb/atrest/internal/pinned"
 )
 
 // skipWithoutCounted skips a test of counted nonces where there are none.
@@ -160,6 +161,21 @@ func TestStartIsRandom(t *testing.T) {
 		starts[n.Count>>24] = true
 	}
 	require.Greater(t, len(starts), 95) // two of 2^40 equal: not in a lifetime
+}
+
+func TestPinnedStart(t *testing.T) {
+	skipWithoutCounted(t)
+	c := newCipher(t)
+	first := func() uint64 {
+		n, err := envelope.TakeAt(counted(t, c, nil), 0, 0)
+		require.NoError(t, err)
+		return n.Count
+	}
+	restore := pinned.PinStart(0)
+	require.Zero(t, first())
+	require.Zero(t, first())
+	restore()
+	require.NotEqual(t, first(), first())
 }
 
 func TestCountedNonce(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+
+	"github.com/atrestdb/atrest/internal/pinned"
 )
 
 // Sealer seals under one DEK. It is safe for concurrent use.
@@ -56,6 +58,9 @@ func (c *Cipher) NewSealer(m Meter) (*Sealer, error) {
 // NewCountedSealer returns a sealer with counted nonces, suite 0x01, under w,
 // which must be the caller's own. After 2^48 nonces it goes on with extended
 // ones, and where strict FIPS mode is in force it has no others. m may be nil.
+//
+// A count lies in memory. Who may be cloned or set back to a snapshot while
+// running, as a virtual machine can, takes NewSealer, whose nonces are safe then.
 func (c *Cipher) NewCountedSealer(w Writer, m Meter) (*Sealer, error) {
 	if c.gcm.random {
 		return c.NewSealer(m)
@@ -63,12 +68,19 @@ func (c *Cipher) NewCountedSealer(w Writer, m Meter) (*Sealer, error) {
 	s := &Sealer{c: c}
 	s.issue.init(c, m)
 	s.issue.counted, s.issue.writer = true, w
-	// A random start keeps apart what wrongly shares w, such as a disk and its
-	// copy.
+	s.issue.start = randomStart()
+	return s, nil
+}
+
+// randomStart keeps apart what wrongly shares a Writer, such as a disk and its
+// copy.
+func randomStart() uint64 {
+	if n, ok := pinned.Start(); ok {
+		return n // in a test that looks for the sharing
+	}
 	var start [8]byte
 	rand.Read(start[:])
-	s.issue.start = binary.BigEndian.Uint64(start[:])
-	return s, nil
+	return binary.BigEndian.Uint64(start[:])
 }
 
 // SealStorage seals a value for location, at most MaxLocation bytes.

@@ -1,6 +1,7 @@
 package archtest_test
 
 import (
+	"go/ast"
 	"maps"
 	"slices"
 	"strconv"
@@ -33,13 +34,14 @@ var rows = map[string]row{
 	"key":             {ours: []string{"internal/secret"}},
 	"key/insecurekey": {ours: []string{"key", "internal/secret"}},
 	"nodeid":          {},
-	"envelope":        {ours: []string{"key", "internal/secret"}},
+	"envelope":        {ours: []string{"key", "internal/pinned", "internal/secret"}},
 	"keystore":        {ours: []string{"key", "envelope", "internal/secret"}},
 	"kek":             {ours: []string{"key", "internal/secret"}, outside: []string{cockroachErrors, xsys}},
 	"kek/kektest":     {ours: []string{"kek", "key"}},
 	"sidecar":         {ours: []string{"key", "internal/durable", "internal/secret"}, outside: []string{cockroachErrors}},
 
 	"internal/secret":   {},
+	"internal/pinned":   {},
 	"internal/durable":  {outside: []string{xsys}},
 	"internal/crashfs":  {ours: []string{"internal/durable"}},
 	"internal/archtest": {},
@@ -100,5 +102,22 @@ func TestNestedModulesUseExportedPackages(t *testing.T) {
 				assert.False(t, within(imp, module+"/internal"), "%s imports %s", s.path, imp)
 			}
 		}
+	}
+}
+
+// Only tests pin what is random.
+func TestOnlyTestsPin(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.pkg == "internal/pinned" {
+			continue
+		}
+		ast.Inspect(s.ast, func(n ast.Node) bool {
+			if sel, ok := n.(*ast.SelectorExpr); ok {
+				if x, ok := sel.X.(*ast.Ident); ok && x.Name == "pinned" {
+					assert.Equal(t, "Start", sel.Sel.Name, s.path)
+				}
+			}
+			return true
+		})
 	}
 }
