@@ -32,10 +32,10 @@
 //
 // No nonce comes from a caller, and nobody reads one back. A counted nonce (0x01)
 // is node16, epoch and a 64-bit count that starts at a random value: it is this
-// process's own as long as its [Writer] is. An extended nonce (0x03) is a random
-// 12-byte salt that serves at most 2^24 seals, and 12 random bytes for each of
-// them: it needs no coordination at all. Under GODEBUG=fips140=only there is no
-// sealing with 0x01; all else works.
+// process's own as long as its [Writer] is, and the process is not cloned while it
+// runs. An extended nonce (0x03) is a random 12-byte salt that serves at most 2^24
+// seals, and 12 random bytes for each of them: it needs no coordination at all.
+// Under GODEBUG=fips140=only there is no sealing with 0x01; all else works.
 //
 // Nothing here panics on bad data. The bytes are stable; docs/FORMATS.md draws
 // them.
