@@ -33,7 +33,7 @@ func stateOf(epoch uint16) string {
 func setAll(tx *sidecar.Tx, epoch uint16) error {
 	return errors.Join(
 		tx.SetEpoch(7, epoch), tx.SetReserved(7, sidecar.Usage{Seals: uint64(epoch), Bytes: uint64(epoch) << 20}),
-		tx.SetState([]byte(stateOf(epoch))),
+		tx.SetThrough(uint64(epoch)), tx.SetState([]byte(stateOf(epoch))),
 	)
 }
 
@@ -44,8 +44,8 @@ func whole(f *sidecar.File) (uint16, error) {
 	if epoch == 0 {
 		want = "null"
 	}
-	if got := f.Reserved(7); string(f.State()) != want || got != (sidecar.Usage{Seals: uint64(epoch), Bytes: uint64(epoch) << 20}) {
-		return 0, fmt.Errorf("neither old nor new: epoch %d, usage %v, state %.40s", epoch, got, f.State())
+	if got := f.Reserved(7); string(f.State()) != want || f.Through() != uint64(epoch) || got != (sidecar.Usage{Seals: uint64(epoch), Bytes: uint64(epoch) << 20}) {
+		return 0, fmt.Errorf("neither old nor new: epoch %d, usage %v, through %d, state %.40s", epoch, got, f.Through(), f.State())
 	}
 	return epoch, nil
 }

@@ -46,8 +46,8 @@ type Option func(*File)
 // for this module's own tests, which let one fail and lose power.
 func WithFS(fsys durable.FS) Option { return func(f *File) { f.fsys = fsys } }
 
-// Create makes the file of node in dir, with no epochs, no usage and the state
-// null, and opens it. It fails with [fs.ErrExist] if there is a file. After any
+// Create makes the file of node in dir, with no epochs, no usage, nothing through
+// and the state null, and opens it. It fails with [fs.ErrExist] if there is a file. After any
 // other error there is none, or, if the error matches [ErrPoisoned], perhaps the
 // one it made: Open tells.
 func Create(ctx context.Context, dir string, node uint64, w KeyWrapper, opts ...Option) (*File, error) {
@@ -159,6 +159,10 @@ func (f *File) Epoch(id key.ID) uint16 { return f.current.Load().epochs.get(id) 
 
 // Reserved returns how much of a key is spoken for.
 func (f *File) Reserved(id key.ID) Usage { return f.current.Load().reserved.get(id) }
+
+// Through returns the index up to which every log entry is in the state, 0 if
+// none was recorded.
+func (f *File) Through() uint64 { return f.current.Load().through }
 
 // State returns a copy of the state: the JSON value that was set last, token for
 // token, without white space. In a new file it is null.

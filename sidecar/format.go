@@ -29,7 +29,8 @@ import (
 //	        "bytes": <number>
 //	      },
 //	      ...
-//	    }
+//	    },
+//	    "through": <number>
 //	  },
 //	  "file_key": "<container, base64>",
 //	  "state": <any JSON value>,
@@ -37,8 +38,8 @@ import (
 //	}
 //
 // Members stand in this order, key ids in numeric order. Numbers are decimal
-// without leading zeros; what is zero is left out, and so is usage of which both
-// numbers are zero. An empty object is {}.
+// without leading zeros; an epoch of zero is left out, and so is usage of which
+// both numbers are zero. An empty object is {}.
 //
 // The MAC is HMAC-SHA256 under the subkey of the file key for macLabel. Its
 // message is the file with nothing between the quotes of "mac" and, in place of
@@ -51,6 +52,7 @@ const (
 	textNode     = "{\n  \"version\": 3,\n  \"node\": {\n    \"full_node_id\": \""
 	textEpochs   = "\",\n    \"epochs\": "
 	textReserved = ",\n    \"reserved\": "
+	textThrough  = ",\n    \"through\": "
 	textFileKey  = "\n  },\n  \"file_key\": \""
 	textState    = "\",\n  \"state\": "
 	textMAC      = ",\n  \"mac\": \""
@@ -71,6 +73,7 @@ type content struct {
 	node     uint64
 	epochs   table[uint16]
 	reserved table[Usage]
+	through  uint64
 	fileKey  []byte // a container
 	state    state
 }
@@ -85,7 +88,7 @@ func newState(text []byte) state { return state{text, sha256.Sum256(text)} }
 
 func (c *content) equal(d *content) bool {
 	return c.node == d.node && slices.Equal(c.epochs, d.epochs) && slices.Equal(c.reserved, d.reserved) &&
-		bytes.Equal(c.fileKey, d.fileKey) && bytes.Equal(c.state.text, d.state.text)
+		c.through == d.through && bytes.Equal(c.fileKey, d.fileKey) && bytes.Equal(c.state.text, d.state.text)
 }
 
 // appendTo appends the file.
@@ -109,6 +112,8 @@ func (c *content) appendHead(dst []byte) []byte {
 	})
 	dst = append(dst, textReserved...)
 	dst = appendTable(dst, c.reserved, appendUsage)
+	dst = append(dst, textThrough...)
+	dst = strconv.AppendUint(dst, c.through, 10)
 	dst = append(dst, textFileKey...)
 	dst = base64.StdEncoding.AppendEncode(dst, c.fileKey)
 	return append(dst, textState...)

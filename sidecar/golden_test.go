@@ -109,6 +109,7 @@ func TestGoldenOpens(t *testing.T) {
 	require.EqualValues(t, 65535, f.Epoch(10))
 	require.Equal(t, sidecar.Usage{Seals: 1 << 20, Bytes: 1 << 34}, f.Reserved(7))
 	require.Equal(t, sidecar.Usage{Bytes: 1<<64 - 1}, f.Reserved(4294967295))
+	require.EqualValues(t, 4711, f.Through())
 	require.JSONEq(t, `{"active":{"storage":7},"keys":[{"id":7,"container":"p0RLAg=="}],"none":[]}`, string(f.State()))
 	require.NoError(t, f.Close())
 }

@@ -104,6 +104,7 @@ func fill(t testing.TB, f *sidecar.File) {
 			tx.SetEpoch(7, 3), tx.SetEpoch(10, 65535), tx.SetEpoch(9, 1),
 			tx.SetReserved(7, sidecar.Usage{Seals: 1 << 20, Bytes: 1 << 34}),
 			tx.SetReserved(4294967295, sidecar.Usage{Bytes: 1<<64 - 1}),
+			tx.SetThrough(4711),
 			tx.SetState([]byte(`{"active":{"storage":7},"keys":[{"id":7,"container":"p0RLAg=="}],"none":[]}`)),
 		)
 	}))

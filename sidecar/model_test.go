@@ -20,6 +20,7 @@ import (
 type model struct {
 	epochs   map[key.ID]uint16
 	reserved map[key.ID]sidecar.Usage
+	through  uint64
 	state    string
 	keks     string
 }
@@ -30,7 +31,7 @@ func (m model) clone() model {
 }
 
 func (m model) equal(o model) bool {
-	return maps.Equal(m.epochs, o.epochs) && maps.Equal(m.reserved, o.reserved) && m.state == o.state && m.keks == o.keks
+	return maps.Equal(m.epochs, o.epochs) && maps.Equal(m.reserved, o.reserved) && m.through == o.through && m.state == o.state && m.keks == o.keks
 }
 
 // machine drives a File and the model side by side, with faults of the file
@@ -49,7 +50,7 @@ func drawID(t *rapid.T) key.ID { return rapid.SampledFrom(modelIDs).Draw(t, "id"
 
 // change draws one change and makes it in the transaction and in the model.
 func (m *machine) change(t *rapid.T, tx *sidecar.Tx, next *model) error {
-	switch rapid.IntRange(0, 3).Draw(t, "change") {
+	switch rapid.IntRange(0, 4).Draw(t, "change") {
 	case 0:
 		id, epoch := drawID(t), rapid.Uint16Range(1, 8).Draw(t, "epoch")
 		err := tx.SetEpoch(id, epoch)
@@ -68,6 +69,10 @@ func (m *machine) change(t *rapid.T, tx *sidecar.Tx, next *model) error {
 		}
 		return tx.SetReserved(id, u)
 	case 2:
+		index := rapid.SampledFrom([]uint64{0, 1, 7, 8, 1<<64 - 2, 1<<64 - 1}).Draw(t, "through")
+		next.through = max(next.through, index)
+		return tx.SetThrough(index)
+	case 3:
 		value := drawJSON(t, 3)
 		next.state = asCompact(t, []byte(value))
 		return tx.SetState([]byte(value))
@@ -173,7 +178,7 @@ func (m *machine) open(t *rapid.T) {
 
 // same reports whether the file says what a model says.
 func (m *machine) same(o model) bool {
-	return string(m.f.State()) == o.state && !slices.ContainsFunc(modelIDs, func(id key.ID) bool {
+	return string(m.f.State()) == o.state && m.f.Through() == o.through && !slices.ContainsFunc(modelIDs, func(id key.ID) bool {
 		return m.f.Epoch(id) != o.epochs[id] || m.f.Reserved(id) != o.reserved[id]
 	})
 }
@@ -181,6 +186,7 @@ func (m *machine) same(o model) bool {
 // Check compares everything, and that no epoch ever goes back.
 func (m *machine) Check(t *rapid.T) {
 	require.Equal(t, m.now.state, string(m.f.State()))
+	require.Equal(t, m.now.through, m.f.Through())
 	for _, id := range modelIDs {
 		require.Equal(t, m.now.epochs[id], m.f.Epoch(id))
 		require.Equal(t, m.now.reserved[id], m.f.Reserved(id))
@@ -193,7 +199,7 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &machine{
 			fsys: newFS(), w: newKEKs("a"), high: map[key.ID]uint16{},
-			now: model{map[key.ID]uint16{}, map[key.ID]sidecar.Usage{}, "null", "a"},
+			now: model{epochs: map[key.ID]uint16{}, reserved: map[key.ID]sidecar.Usage{}, state: "null", keks: "a"},
 		}
 		m.f = mustCreate(t, m.fsys, node, m.w)
 		rt.Repeat(map[string]func(*rapid.T){

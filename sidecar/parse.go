@@ -59,6 +59,8 @@ func (r *reader) file() *parsed {
 	c.epochs = readTable(r, (*reader).epoch)
 	r.want(textReserved)
 	c.reserved = readTable(r, (*reader).usage)
+	r.want(textThrough)
+	c.through = r.number(math.MaxUint64)
 	r.want(textFileKey)
 	c.fileKey = r.base64()
 	p.keyNode = r.container(c.fileKey)

@@ -32,6 +32,7 @@ func TestStrictParsing(t *testing.T) {
 		seals    = `"seals": 1048576`
 		usage    = "{\n        \"seals\": 1048576,\n        \"bytes\": 17179869184\n      }"
 		zero     = "{\n        \"seals\": 0,\n        \"bytes\": 0\n      }"
+		through  = ",\n    \"through\": 4711"
 		active   = "\"active\": {\n      \"storage\": 7\n    }"
 		none     = `"none": []`
 		version3 = "{\n  \"version\": 3,\n"
@@ -73,6 +74,16 @@ func TestStrictParsing(t *testing.T) {
 		{"usage in another order", usage, "{\n        \"bytes\": 17179869184,\n        \"seals\": 1048576\n      }"},
 		{"usage without seals", usage, "{\n        \"bytes\": 17179869184\n      }"},
 		{"usage on one line", usage, `{"seals": 1048576, "bytes": 17179869184}`},
+		{"through missing", through, ""},
+		{"through null", through, ",\n    \"through\": null"},
+		{"through in quotes", through, ",\n    \"through\": \"4711\""},
+		{"through without digits", through, ",\n    \"through\": "},
+		{"through below 0", through, ",\n    \"through\": -1"},
+		{"through with a fraction", through, ",\n    \"through\": 4711.0"},
+		{"through with a leading zero", through, ",\n    \"through\": 04711"},
+		{"through of 2^64", through, ",\n    \"through\": 18446744073709551616"},
+		{"through twice", through, through + through},
+		{"through before reserved", ",\n    \"reserved\"", through + ",\n    \"reserved\""},
 		{"node id 0", nodeID, `"full_node_id": "0"`},
 		{"node id without quotes", nodeID, `"full_node_id": 81985529216486895`},
 		{"node id with a leading zero", nodeID, `"full_node_id": "081985529216486895"`},

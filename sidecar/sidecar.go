@@ -1,6 +1,7 @@
 // Package sidecar keeps keys.json, the one file of encryption state in a node's
-// data directory: what is private to the node (its id, the epochs it has used,
-// the usage it has reserved), and the replicated key state, which is opaque here.
+// data directory: what is private to the node (its id, the epochs it has used, the
+// usage it has reserved, how far it has looked through the log), and the
+// replicated key state, which is opaque here.
 //
 // [Create] makes the file of a new node and [Open] reads the one that is there;
 // both take an exclusive lock, which [File.Close] releases. [File.Update] changes

@@ -30,6 +30,7 @@ func TestNewFile(t *testing.T) {
 		assert.EqualValues(t, node, f.Node())
 		assert.Zero(t, f.Epoch(7))
 		assert.Zero(t, f.Reserved(7))
+		assert.Zero(t, f.Through())
 		assert.Equal(t, "null", string(f.State()))
 		assert.Equal(t, filepath.Join(dir, "keys.json"), f.Path())
 		assert.True(t, f.FileKeyCurrent())
@@ -50,6 +51,7 @@ func TestUpdateReadsBack(t *testing.T) {
 		assert.Equal(t, sidecar.Usage{Seals: 1 << 20, Bytes: 1 << 34}, f.Reserved(7))
 		assert.Equal(t, sidecar.Usage{Bytes: 1<<64 - 1}, f.Reserved(4294967295))
 		assert.Zero(t, f.Reserved(9))
+		assert.EqualValues(t, 4711, f.Through())
 		assert.Equal(t, `{"active":{"storage":7},"keys":[{"id":7,"container":"p0RLAg=="}],"none":[]}`, string(f.State()))
 		require.NoError(t, f.Close())
 		f = mustOpen(t, fsys, node, w)
@@ -113,6 +115,7 @@ func TestUpdateRefuses(t *testing.T) {
 					// What was set before the refusal does not happen either.
 					require.NoError(t, tx.SetEpoch(9, 2))
 					require.NoError(t, tx.SetReserved(9, sidecar.Usage{Seals: 1}))
+					require.NoError(t, tx.SetThrough(4712))
 					require.NoError(t, tx.SetState([]byte("0")))
 					return tt.fn(tx)
 				})
@@ -124,6 +127,7 @@ func TestUpdateRefuses(t *testing.T) {
 			require.Zero(t, n)
 			require.EqualValues(t, 1, f.Epoch(9))
 			require.Zero(t, f.Reserved(9))
+			require.EqualValues(t, 4711, f.Through())
 			require.NotEqual(t, "0", string(f.State()))
 			require.Equal(t, string(before), string(read(t, fsys, path)))
 		})
@@ -142,6 +146,7 @@ func TestUpdateWithoutChangeWritesNothing(t *testing.T) {
 		require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetState([]byte(" " + string(f.State()) + "\n")) }))
 		require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(8, 0) }))
 		require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetReserved(8, sidecar.Usage{}) }))
+		require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetThrough(4710) }))
 	}))
 	require.NotZero(t, ops(fsys, func() {
 		require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 4) }))
@@ -167,6 +172,26 @@ func TestReservedIsNeverLowered(t *testing.T) {
 	}
 }
 
+func TestThroughIsNeverLowered(t *testing.T) {
+	fsys, w := newFS(), newKEKs("a")
+	f := mustCreate(t, fsys, node, w)
+	for _, tt := range []struct{ set, want uint64 }{
+		{0, 0}, {5, 5}, {4, 5}, {6, 6}, {0, 6}, {1<<64 - 1, 1<<64 - 1}, {1, 1<<64 - 1},
+	} {
+		before := f.Through()
+		require.NoError(t, f.Update(func(tx *sidecar.Tx) error {
+			require.NoError(t, tx.SetThrough(tt.set))
+			require.Equal(t, tt.want, tx.Through())
+			require.Equal(t, before, f.Through(), "not durable yet")
+			return nil
+		}))
+		require.Equal(t, tt.want, f.Through())
+		require.NoError(t, f.Close())
+		f = mustOpen(t, fsys, node, w)
+		require.Equal(t, tt.want, f.Through())
+	}
+}
+
 func TestTxSeesItselfAndReadersDoNot(t *testing.T) {
 	f := mustCreate(t, newFS(), node, newKEKs("a"))
 	fill(t, f)
@@ -185,6 +210,7 @@ func TestTxEndsWithUpdate(t *testing.T) {
 	for i, set := range []func(tx *sidecar.Tx) error{
 		func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 9) },
 		func(tx *sidecar.Tx) error { return tx.SetReserved(7, sidecar.Usage{Seals: 1}) },
+		func(tx *sidecar.Tx) error { return tx.SetThrough(1) },
 		func(tx *sidecar.Tx) error { return tx.SetState([]byte("1")) },
 	} {
 		var kept *sidecar.Tx
@@ -193,6 +219,7 @@ func TestTxEndsWithUpdate(t *testing.T) {
 	}
 	require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 1) }))
 	require.Zero(t, f.Reserved(7))
+	require.Zero(t, f.Through())
 	require.Equal(t, "null", string(f.State()))
 	require.PanicsWithValue(t, "mine", func() { _ = f.Update(func(*sidecar.Tx) error { panic("mine") }) })
 	require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(7, 2) }), "a panic leaves nothing locked")

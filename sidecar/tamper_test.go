@@ -75,6 +75,10 @@ func TestEveryField(t *testing.T) {
 		{"seals", `"seals": 1048576`, `"seals": 1048575`, sidecar.ErrMAC},
 		{"bytes", `"bytes": 17179869184`, `"bytes": 0`, sidecar.ErrMAC},
 		{"usage of another key", "\"7\": {\n        \"seals\"", "\"8\": {\n        \"seals\"", sidecar.ErrMAC},
+		{"through lowered", `"through": 4711`, `"through": 4710`, sidecar.ErrMAC},
+		{"through raised", `"through": 4711`, `"through": 4712`, sidecar.ErrMAC},
+		{"through nothing", `"through": 4711`, `"through": 0`, sidecar.ErrMAC},
+		{"through removed", ",\n    \"through\": 4711", "", sidecar.ErrMalformed},
 		{"state: active key", `"storage": 7`, `"storage": 8`, sidecar.ErrMAC},
 		{"state: container", `"p0RLAg=="`, `"p0RLAw=="`, sidecar.ErrMAC},
 		{"state: empty list", `"none": []`, `"none": {}`, sidecar.ErrMAC},
@@ -197,12 +201,12 @@ func TestOldPartsInANewFile(t *testing.T) {
 	fsys, before := filled(t, node, w)
 	f := mustOpen(t, fsys, node, w)
 	require.NoError(t, f.Update(func(tx *sidecar.Tx) error {
-		return errors.Join(tx.SetEpoch(7, 4), tx.SetReserved(7, sidecar.Usage{Seals: 1 << 30}), tx.SetState([]byte("{}")))
+		return errors.Join(tx.SetEpoch(7, 4), tx.SetReserved(7, sidecar.Usage{Seals: 1 << 30}), tx.SetThrough(4712), tx.SetState([]byte("{}")))
 	}))
 	require.NoError(t, f.Close())
 	after := read(t, fsys, path)
 	for _, part := range []string{
-		`(?s)"epochs": \{.*?\n    \}`, `(?s)"reserved": \{.*?\n    \}`, `(?s)"state": \{(.*\n  )?\}`, `"mac": "[^"]*"`,
+		`(?s)"epochs": \{.*?\n    \}`, `(?s)"reserved": \{.*?\n    \}`, `"through": [0-9]+`, `(?s)"state": \{(.*\n  )?\}`, `"mac": "[^"]*"`,
 	} {
 		re := regexp.MustCompile(part)
 		old := re.Find(before)
@@ -228,6 +232,6 @@ func TestErrorsShowNoContent(t *testing.T) {
 	_, data := filled(t, node, w)
 	changed := bytes.Replace(data, []byte(`"p0RLAg=="`), []byte(`p0RLAg==`), 1)
 	err := refused(t, with(t, changed), node, w)
-	require.ErrorContains(t, err, "line 29")
+	require.ErrorContains(t, err, "line 30")
 	require.NotContains(t, err.Error(), "p0RL")
 }

@@ -95,6 +95,10 @@ func (f *File) replace(next *content) error {
 // Epoch returns the epoch of a key as this transaction has left it.
 func (tx *Tx) Epoch(id key.ID) uint16 { return tx.next.epochs.get(id) }
 
+// Through returns the index up to which entries are in the state, as this
+// transaction has left it.
+func (tx *Tx) Through() uint64 { return tx.next.through }
+
 // Reserved returns the usage of a key as this transaction has left it.
 func (tx *Tx) Reserved(id key.ID) Usage { return tx.next.reserved.get(id) }
 
@@ -129,6 +133,16 @@ func (tx *Tx) SetReserved(id key.ID, u Usage) error {
 	}
 	tx.next.reserved.put(id, u)
 	return nil
+}
+
+// SetThrough records that every log entry up to index is in the state, whether it
+// changed it or not. A lower index than the one recorded is ignored.
+func (tx *Tx) SetThrough(index uint64) error {
+	if tx.done {
+		return tx.fail(ErrClosed)
+	}
+	tx.next.through = max(tx.next.through, index)
+	return tx.err
 }
 
 // SetState replaces the state with a JSON value, of which every token is kept
