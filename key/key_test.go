@@ -120,6 +120,28 @@ func TestState(t *testing.T) {
 	}
 }
 
+func FuzzPurposeAndStateText(f *testing.F) {
+	for _, s := range []string{"storage", "raft", "active", "open-only", "stopped", "destroyed", "Raft", ""} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var p key.Purpose
+		if p.UnmarshalText(text) == nil {
+			require.True(t, p.Valid())
+			require.Equal(t, string(text), p.String())
+		} else {
+			require.Zero(t, p)
+		}
+		var s key.State
+		if s.UnmarshalText(text) == nil {
+			require.True(t, s.Valid())
+			require.Equal(t, string(text), s.String())
+		} else {
+			require.Zero(t, s)
+		}
+	})
+}
+
 func TestClusterIDText(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := key.ClusterID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
