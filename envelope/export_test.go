@@ -83,7 +83,7 @@ func PinSalted(t testing.TB, s *Sealer, salted uint64) {
 	s.issue.salted = salted
 }
 
-// Nonce is what Take issues: the suite, the count of a counted nonce, the salt of
+// Nonce is what TakeAt issues: the suite, the count of a counted nonce, the salt of
 // an extended one.
 type Nonce struct {
 	Suite Suite
@@ -91,11 +91,7 @@ type Nonce struct {
 	Salt  [saltSize]byte
 }
 
-// Take issues a nonce as a seal of size bytes does, from the shard of the calling
-// goroutine.
-func Take(s *Sealer, size int) (Nonce, error) { return TakeAt(s, here(), size) }
-
-// TakeAt is Take from a given shard.
+// TakeAt issues a nonce as a seal of size bytes does, from a given shard.
 func TakeAt(s *Sealer, shard, size int) (Nonce, error) {
 	b, w, err := s.issue.take(shard, size)
 	if err != nil {
