@@ -171,7 +171,8 @@ func TestPinnedStart(t *testing.T) {
 	require.Zero(t, first())
 	require.Zero(t, first())
 	restore()
-	require.NotEqual(t, first(), first())
+	a, b := first(), first()
+	require.NotEqual(t, a, b)
 }
 
 func TestCountedNonce(t *testing.T) {
