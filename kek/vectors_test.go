@@ -3,6 +3,7 @@ package kek_test
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/fips140"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -132,6 +133,9 @@ func readVectors(t testing.TB) vectors {
 }
 
 func TestVectorFile(t *testing.T) {
+	if fips140.Enforced() {
+		t.Skip("wrapping with a fixed nonce is what strict FIPS mode forbids; TestVectors runs")
+	}
 	if *update {
 		b, err := json.MarshalIndent(makeVectors(t), "", "  ")
 		require.NoError(t, err)
