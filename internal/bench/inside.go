@@ -24,6 +24,7 @@ var insides = []inside{
 	{"nonce, all processors", "envelope", "BenchmarkNonce/suite=0x01/parallel", 1.5},
 	{"look up one of 1,000 keys", "keystore", "BenchmarkLookup/keys=1000", 12},
 	{"look up one of 100,000 keys", "keystore", "BenchmarkLookup/keys=100000", 30},
+	{"unwrap 1,000 keys at a start, KEK in a file", "kek", "BenchmarkUnwrapDEK1000", 100e6},
 }
 
 func (i inside) name() string { return insideGroup + ": " + i.what }
