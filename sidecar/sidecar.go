@@ -79,8 +79,8 @@ var (
 )
 
 // KeyWrapper wraps the file key for one node under all configured KEKs, and
-// unwraps it, in the form of a [key.FileContainer]. Its methods may be called from several goroutines and do not keep
-// a container that they are given.
+// unwraps it, in the form of a [key.FileContainer]. Its methods may be called from
+// several goroutines and do not keep a container that they are given.
 //
 // An error of UnwrapFileKey that has a method Final() bool, itself or somewhere
 // in its chain, which returns true says that asking again will not help: it
