@@ -40,6 +40,11 @@ var rows = map[string]row{
 	"kek/kektest":     {ours: []string{"kek", "key"}},
 	"sidecar":         {ours: []string{"key", "internal/durable", "internal/secret"}, outside: []string{cockroachErrors}},
 
+	"guard": {
+		ours:    []string{"key", "nodeid", "sidecar", "applier", "kek", "internal/durable"},
+		outside: []string{cockroachErrors},
+	},
+
 	"internal/secret":   {},
 	"internal/pinned":   {},
 	"internal/durable":  {outside: []string{xsys}},

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/atrestdb/atrest/envelope"
+	"github.com/atrestdb/atrest/guard"
 	"github.com/atrestdb/atrest/internal/secret"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/kek/kektest"
@@ -38,6 +39,7 @@ func newFixture(t *testing.T) fixture {
 	maps.Copy(f.values, keks)
 	maps.Copy(f.values, envelopeValues(t, dek))
 	maps.Copy(f.values, keystoreValues(t, dek))
+	maps.Copy(f.values, guardValues())
 	sidecars, fileKey := sidecarValues(t, set)
 	maps.Copy(f.values, sidecars)
 
@@ -160,6 +162,15 @@ func keystoreValues(t *testing.T, dek key.DEK) map[string]any {
 		"keystore.Option":    keystore.WithLimits(keystore.DefaultLimits),
 		"keystore.KeyStatus": st.Status()[0],
 		"keystore.KeyError":  conflict,
+	}
+}
+
+func guardValues() map[string]any {
+	unwrap := guard.Unwrap{ID: 7, Purpose: key.Storage, Active: true, Err: kek.ErrWrongKey}
+	return map[string]any{
+		"guard.Refusal": guard.Unwrapped([]guard.Unwrap{unwrap}),
+		"guard.Unwrap":  unwrap,
+		"guard.Range":   guard.Range{State: 1},
 	}
 }
 

@@ -1,0 +1,139 @@
+package guard_test
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/atrestdb/atrest/guard"
+	"github.com/atrestdb/atrest/internal/crashfs"
+	"github.com/atrestdb/atrest/kek"
+	"github.com/atrestdb/atrest/kek/kektest"
+	"github.com/atrestdb/atrest/key"
+	"github.com/atrestdb/atrest/nodeid"
+)
+
+// testdata/texts shows every refusal as an operator reads it. The first word of
+// a block names the check, what follows is its input.
+func TestTexts(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("paths and modes are others")
+	}
+	checks := map[string]func(t *testing.T, d *datadriven.TestData) error{
+		"encryption-off":  textOfEncryptionOff,
+		"kek":             func(*testing.T, *datadriven.TestData) error { return guard.KEK(nil) },
+		"unwrapped":       textOfUnwrapped,
+		"filesystem":      func(*testing.T, *datadriven.TestData) error { return guard.Filesystem(noSyncDir{newFS()}, dir) },
+		"sidecar":         textOfSidecar(sidecarErrs(t)),
+		"members":         textOfMembers,
+		"epoch-exhausted": textOfEpochExhausted,
+		"keys-missing":    textOfKeysMissing,
+		"behind-log":      textOfBehindLog,
+	}
+	datadriven.RunTest(t, "testdata/texts", func(t *testing.T, d *datadriven.TestData) string {
+		if d.Cmd == "epoch-warning" {
+			var id, epoch int
+			d.ScanArgs(t, "key", &id)
+			d.ScanArgs(t, "epoch", &epoch)
+			text, _ := guard.EpochWarning(key.ID(id), uint16(epoch))
+			return text
+		}
+		check, ok := checks[d.Cmd]
+		if !ok {
+			d.Fatalf(t, "no check %q", d.Cmd)
+		}
+		err := check(t, d)
+		if err == nil {
+			return "ok"
+		}
+		return strings.ReplaceAll(err.Error(), fmt.Sprintf("process %d", os.Getpid()), "process PID")
+	})
+}
+
+func textOfEncryptionOff(t *testing.T, d *datadriven.TestData) error {
+	fsys := newFS()
+	if d.HasArg("keys.json") {
+		fsys, _ = withSidecar(t, newSet(t, kektest.New("kms:a")))
+	}
+	if d.HasArg("no-permission") {
+		fsys.FailAt(0, os.ErrPermission, crashfs.NotDone)
+	}
+	return guard.EncryptionOff(fsys, dir)
+}
+
+// textOfUnwrapped has an argument for each key: its id, and what became of it.
+func textOfUnwrapped(t *testing.T, d *datadriven.TestData) error {
+	var results []guard.Unwrap
+	for _, arg := range d.CmdArgs {
+		var id uint32
+		if _, err := fmt.Sscan(arg.Key, &id); err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		u := guard.Unwrap{ID: key.ID(id), Purpose: key.Storage}
+		for _, word := range arg.Vals {
+			switch word {
+			case "active":
+				u.Active = true
+			case "raft":
+				u.Purpose = key.Raft
+			case "wrong":
+				u.Err = unwrapErr(t, u.ID, nil)
+			case "unreachable":
+				u.Err = unwrapErr(t, u.ID, kek.ErrUnreachable)
+			case "denied":
+				u.Err = unwrapErr(t, u.ID, kek.ErrDenied)
+			default:
+				d.Fatalf(t, "no word %q", word)
+			}
+		}
+		results = append(results, u)
+	}
+	return guard.Unwrapped(results)
+}
+
+func textOfSidecar(errs map[string]error) func(t *testing.T, d *datadriven.TestData) error {
+	return func(t *testing.T, d *datadriven.TestData) error {
+		err, ok := errs[strings.TrimSpace(d.Input)]
+		if !ok {
+			d.Fatalf(t, "no error %q", d.Input)
+		}
+		return guard.Sidecar(err)
+	}
+}
+
+func textOfMembers(t *testing.T, d *datadriven.TestData) error {
+	var members []nodeid.Member
+	for _, arg := range d.CmdArgs {
+		var id uint64
+		if _, err := fmt.Sscan(arg.Vals[0], &id); err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		members = append(members, nodeid.Member{Name: arg.Key, ID: nodeid.ID(id)})
+	}
+	return guard.Members(members)
+}
+
+func textOfEpochExhausted(t *testing.T, d *datadriven.TestData) error {
+	var id, epoch int
+	d.ScanArgs(t, "key", &id)
+	d.ScanArgs(t, "epoch", &epoch)
+	return guard.EpochExhausted(key.ID(id), uint16(epoch))
+}
+
+func textOfKeysMissing(_ *testing.T, d *datadriven.TestData) error {
+	return guard.KeysMissing(d.HasArg("keys"), d.HasArg("sealed"), "data/keys.json")
+}
+
+func textOfBehindLog(t *testing.T, d *datadriven.TestData) error {
+	var r guard.Range
+	for name, to := range map[string]*uint64{
+		"state": &r.State, "applied": &r.Applied, "first": &r.First, "through": &r.Through, "snapshot": &r.Snapshot,
+	} {
+		d.MaybeScanArgs(t, name, to)
+	}
+	return guard.BehindLog(r)
+}
