@@ -61,7 +61,7 @@ func TestEncryptionOff(t *testing.T) {
 	require.NoError(t, guard.EncryptionOff(newFS(), dir))
 	require.NoError(t, guard.EncryptionOff(newFS(), "nowhere"), "no directory holds no keys")
 	for _, data := range []string{"", "{}", "not JSON"} {
-		r := requireRefusal(t, guard.EncryptionOff(with(t, []byte(data), 0o600), dir), guard.ErrEncryptionOff)
+		r := refusal(t, guard.EncryptionOff(with(t, []byte(data), 0o600), dir), guard.ErrEncryptionOff)
 		require.Contains(t, r.Error(), filepath.Join(dir, "keys.json"))
 	}
 	fsys := newFS()
@@ -122,7 +122,7 @@ func (noSyncDir) SyncDir(name string) error {
 
 func TestFilesystemWithoutSyncOfDirectories(t *testing.T) {
 	fsys := noSyncDir{newFS()}
-	r := requireRefusal(t, guard.Filesystem(fsys, dir), guard.ErrFilesystem)
+	r := refusal(t, guard.Filesystem(fsys, dir), guard.ErrFilesystem)
 	require.ErrorIs(t, r, durable.ErrUnsupportedFS)
 	names, err := fsys.ReadDir(dir)
 	require.NoError(t, err)
@@ -181,7 +181,7 @@ var sidecarReasons = map[string]error{
 func TestSidecar(t *testing.T) {
 	for name, err := range sidecarErrs(t) {
 		t.Run(name, func(t *testing.T) {
-			r := requireRefusal(t, guard.Sidecar(err), sidecarReasons[name])
+			r := refusal(t, guard.Sidecar(err), sidecarReasons[name])
 			require.Equal(t, err, r.Err)
 			require.ErrorIs(t, r, err)
 		})

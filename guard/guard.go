@@ -56,7 +56,7 @@ var (
 
 // Refusal says why a node does not start. It matches Reason, and Err if there is
 // one.
-type Refusal struct {
+type Refusal struct { //nolint:errname // The word of this package.
 	Reason error
 	Key    key.ID // 0 where it is about none
 	Member string // or several, or empty

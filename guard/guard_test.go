@@ -17,9 +17,9 @@ var reasons = []error{
 	guard.ErrDivergence, guard.ErrCollision, guard.ErrEpochRollback, guard.ErrEpochExhausted,
 }
 
-// requireRefusal requires a refusal for want and for no other reason, which says
-// what to do.
-func requireRefusal(t testing.TB, err, want error) *guard.Refusal {
+// refusal requires a refusal for want and for no other reason, which says what to
+// do, and returns it.
+func refusal(t testing.TB, err, want error) *guard.Refusal {
 	t.Helper()
 	var r *guard.Refusal
 	require.ErrorAs(t, err, &r)
@@ -29,6 +29,11 @@ func requireRefusal(t testing.TB, err, want error) *guard.Refusal {
 	require.NotEmpty(t, r.Do)
 	require.Contains(t, err.Error(), r.Do)
 	return r
+}
+
+func requireRefusal(t testing.TB, err, want error) {
+	t.Helper()
+	require.NotNil(t, refusal(t, err, want))
 }
 
 func TestRefusal(t *testing.T) {

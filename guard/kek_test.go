@@ -87,7 +87,7 @@ func TestUnwrapped(t *testing.T) {
 				require.NoError(t, err)
 				return
 			}
-			require.Equal(t, tt.id, requireRefusal(t, err, tt.want).Key)
+			require.Equal(t, tt.id, refusal(t, err, tt.want).Key)
 		})
 	}
 	require.ErrorIs(t, guard.Unwrapped([]guard.Unwrap{storage(9, wrong)}), kek.ErrWrongKey)

@@ -34,7 +34,7 @@ func TestMembers(t *testing.T) {
 				require.NoError(t, err)
 				return
 			}
-			require.Equal(t, tt.want, requireRefusal(t, err, guard.ErrCollision).Member)
+			require.Equal(t, tt.want, refusal(t, err, guard.ErrCollision).Member)
 		})
 	}
 }
@@ -65,5 +65,5 @@ func TestEpochWarning(t *testing.T) {
 func TestEpochExhausted(t *testing.T) {
 	require.NoError(t, guard.EpochExhausted(7, 0))
 	require.NoError(t, guard.EpochExhausted(7, 0xfffe), "one is left")
-	require.EqualValues(t, 7, requireRefusal(t, guard.EpochExhausted(7, 0xffff), guard.ErrEpochExhausted).Key)
+	require.EqualValues(t, 7, refusal(t, guard.EpochExhausted(7, 0xffff), guard.ErrEpochExhausted).Key)
 }

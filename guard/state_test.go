@@ -14,7 +14,7 @@ func TestKeysMissing(t *testing.T) {
 	require.NoError(t, guard.KeysMissing(true, true, "data/keys.json"))
 	require.NoError(t, guard.KeysMissing(true, false, "data/keys.json"), "keys, and nothing sealed yet")
 	require.NoError(t, guard.KeysMissing(false, false, "data/keys.json"), "a new node")
-	r := requireRefusal(t, guard.KeysMissing(false, true, "data/keys.json"), guard.ErrKeysMissing)
+	r := refusal(t, guard.KeysMissing(false, true, "data/keys.json"), guard.ErrKeysMissing)
 	require.Contains(t, r.Error(), "data/keys.json")
 }
 

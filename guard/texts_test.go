@@ -55,6 +55,7 @@ func TestTexts(t *testing.T) {
 }
 
 func textOfEncryptionOff(t *testing.T, d *datadriven.TestData) error {
+	t.Helper()
 	fsys := newFS()
 	if d.HasArg("keys.json") {
 		fsys, _ = withSidecar(t, newSet(t, kektest.New("kms:a")))
@@ -67,6 +68,7 @@ func textOfEncryptionOff(t *testing.T, d *datadriven.TestData) error {
 
 // textOfUnwrapped has an argument for each key: its id, and what became of it.
 func textOfUnwrapped(t *testing.T, d *datadriven.TestData) error {
+	t.Helper()
 	var results []guard.Unwrap
 	for _, arg := range d.CmdArgs {
 		var id uint32
@@ -106,6 +108,7 @@ func textOfSidecar(errs map[string]error) func(t *testing.T, d *datadriven.TestD
 }
 
 func textOfMembers(t *testing.T, d *datadriven.TestData) error {
+	t.Helper()
 	var members []nodeid.Member
 	for _, arg := range d.CmdArgs {
 		var id uint64
@@ -118,6 +121,7 @@ func textOfMembers(t *testing.T, d *datadriven.TestData) error {
 }
 
 func textOfEpochExhausted(t *testing.T, d *datadriven.TestData) error {
+	t.Helper()
 	var id, epoch int
 	d.ScanArgs(t, "key", &id)
 	d.ScanArgs(t, "epoch", &epoch)
@@ -129,6 +133,7 @@ func textOfKeysMissing(_ *testing.T, d *datadriven.TestData) error {
 }
 
 func textOfBehindLog(t *testing.T, d *datadriven.TestData) error {
+	t.Helper()
 	var r guard.Range
 	for name, to := range map[string]*uint64{
 		"state": &r.State, "applied": &r.Applied, "first": &r.First, "through": &r.Through, "snapshot": &r.Snapshot,
