@@ -1,0 +1,59 @@
+package applier
+
+import (
+	"slices"
+
+	"github.com/cockroachdb/errors"
+
+	"github.com/atrestdb/atrest/key"
+)
+
+// ErrImport says that a state cannot be made from another cluster's.
+var ErrImport = errors.New("not a state to import")
+
+// Import returns the state with which a new cluster begins that takes over what
+// another one has sealed. Its index is 0. The keys of the old one that are not
+// destroyed come wrapped anew, each with its id and check value; none of them is
+// sealed under again. storage and raft are the new active keys. Values go on being
+// sealed if they were; Raft payloads are in clear. Nobody is registered.
+func Import(old *State, cluster key.ClusterID, rewrapped []WrappedKey, storage, raft WrappedKey) (*State, error) {
+	if !old.Bootstrapped() || old.gen != Generation2 {
+		return nil, errors.Wrap(ErrImport, "applier: it has no keys of generation 2")
+	}
+	s := &State{gen: Generation2, cluster: cluster, storage: Cutover{Active: old.storage.Active}}
+	for k := range old.Keys() {
+		if err := s.importKey(k, rewrapped); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range [...]struct {
+		w WrappedKey
+		p key.Purpose
+	}{{storage, key.Storage}, {raft, key.Raft}} {
+		k := Key{ID: p.w.ID, Purpose: p.p, State: key.Active, Container: p.w.Wrap}
+		h, err := s.header(p.w.Wrap)
+		if err != nil {
+			return nil, errors.Wrapf(ErrImport, "applier: key %s: %v", k.ID, err)
+		}
+		k.Check = h.Check
+		i, _ := s.find(k.ID)
+		s.keys = slices.Insert(s.keys, i, k)
+	}
+	if err := s.check(); err != nil {
+		return nil, errors.Wrapf(ErrImport, "%v", err)
+	}
+	return s, nil
+}
+
+func (s *State) importKey(k Key, rewrapped []WrappedKey) error {
+	fresh := Key{ID: k.ID, Purpose: k.Purpose, State: max(k.State, key.OpenOnly), Check: k.Check}
+	if k.State != key.Destroyed {
+		i := slices.IndexFunc(rewrapped, func(w WrappedKey) bool { return w.ID == k.ID })
+		if i < 0 {
+			return errors.Wrapf(ErrImport, "applier: key %s is not wrapped anew", k.ID)
+		}
+		fresh.Container = rewrapped[i].Wrap
+	}
+	s.keys = append(s.keys, fresh)
+	return nil
+}
