@@ -6,8 +6,6 @@ import (
 )
 
 const (
-	ChunkSeals = chunkSeals
-	ChunkBytes = chunkBytes
 	MaxCount   = maxCount
 )
 

@@ -24,12 +24,14 @@ type Limits struct {
 // refuses nothing.
 var DefaultLimits = Limits{Seals: 1 << 32, Bytes: 1 << 46}
 
-// Counts are reserved in chunks, so that who keeps them durable writes rarely.
+// Counts are reserved in chunks, so that who keeps them durable writes rarely. An
+// activation asks for one more than was used before.
 const (
-	chunkSeals = 1 << 20
-	chunkBytes = 1 << 34
-	maxCount   = 1 << 62 // of what comes from elsewhere, so that no sum overflows
+	ChunkSeals = 1 << 20
+	ChunkBytes = 1 << 34 // of plaintext
 )
+
+const maxCount = 1 << 62 // of what comes from elsewhere, so that no sum overflows
 
 // Observer is told about the use of keys. It is called from a goroutine that
 // seals or activates, with no lock held, and must return at once; it may call
@@ -158,8 +160,8 @@ func (m *meter) notice(ahead envelope.Usage) notice {
 			n.percent = append(n.percent, p)
 		}
 	}
-	if m.granted.Seals+chunkSeals/2 > ahead.Seals || m.granted.Bytes+chunkBytes/2 > ahead.Bytes {
-		m.asked = larger(m.asked, envelope.Usage{Seals: m.granted.Seals + chunkSeals, Bytes: m.granted.Bytes + chunkBytes})
+	if m.granted.Seals+ChunkSeals/2 > ahead.Seals || m.granted.Bytes+ChunkBytes/2 > ahead.Bytes {
+		m.asked = larger(m.asked, envelope.Usage{Seals: m.granted.Seals + ChunkSeals, Bytes: m.granted.Bytes + ChunkBytes})
 		n.upTo = m.asked
 	}
 	return n
