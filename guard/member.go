@@ -3,6 +3,7 @@ package guard
 import (
 	"fmt"
 
+	"github.com/atrestdb/atrest/applier"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/nodeid"
 )
@@ -15,6 +16,33 @@ func Members(members []nodeid.Member) error {
 		return nil
 	}
 	return &Refusal{Reason: ErrCollision, Member: found[0].String(), Do: doRename}
+}
+
+// EpochRollback compares the registry's row of this node for a key with the epoch
+// that its own keys.json has for it. A row of another node is a collision. A row
+// of ours with a higher epoch was written in a time that keys.json knows nothing
+// of: an old copy of it was put back, or another process runs as this node.
+func EpochRollback(own nodeid.ID, epoch uint16, row applier.Writer) error {
+	switch {
+	case row.Node != own:
+		return &Refusal{
+			Reason: ErrCollision,
+			Key:    row.Key,
+			Member: nodeid.Collision{A: nodeid.Member{ID: own}, B: nodeid.Member{ID: row.Node}}.String(),
+			Detail: "the other one has sealed under this key",
+			Do:     "give this member another name and an empty directory",
+		}
+	case row.Last > epoch:
+		return &Refusal{
+			Reason: ErrEpochRollback,
+			Key:    row.Key,
+			Member: nodeid.Member{ID: own}.String(),
+			Detail: fmt.Sprintf("the cluster has seen its epoch %d, and keys.json has %d: it is an old copy, or another process runs as this node",
+				row.Last, epoch),
+			Do: "make sure that no other process does, then put back the last copy that this node wrote; else " + rejoin,
+		}
+	}
+	return nil
 }
 
 const (

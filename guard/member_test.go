@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/atrestdb/atrest/applier"
 	"github.com/atrestdb/atrest/guard"
 	"github.com/atrestdb/atrest/nodeid"
 )
@@ -66,4 +67,35 @@ func TestEpochExhausted(t *testing.T) {
 	require.NoError(t, guard.EpochExhausted(7, 0))
 	require.NoError(t, guard.EpochExhausted(7, 0xfffe), "one is left")
 	require.EqualValues(t, 7, refusal(t, guard.EpochExhausted(7, 0xffff), guard.ErrEpochExhausted).Key)
+}
+
+func TestEpochRollback(t *testing.T) {
+	const own, twin nodeid.ID = 0x10007, 0x20007
+	row := func(node nodeid.ID, first, last uint16) applier.Writer {
+		return applier.Writer{Key: 9, Node: node, First: first, Last: last}
+	}
+	for _, tt := range []struct {
+		name  string
+		epoch uint16
+		row   applier.Writer
+		want  error
+	}{
+		{"registered with the last epoch", 5, row(own, 1, 5), nil},
+		{"not registered since", 6, row(own, 1, 5), nil},
+		{"a row of a bootstrap", 0, row(own, 0, 0), nil},
+		{"one behind", 4, row(own, 1, 5), guard.ErrEpochRollback},
+		{"no epoch at all", 0, row(own, 1, 1), guard.ErrEpochRollback},
+		{"behind the last epoch", 0xfffe, row(own, 1, 0xffff), guard.ErrEpochRollback},
+		{"another node's, behind", 4, row(twin, 1, 5), guard.ErrCollision},
+		{"another node's, ahead", 6, row(twin, 1, 5), guard.ErrCollision},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := guard.EpochRollback(own, tt.epoch, tt.row)
+			if tt.want == nil {
+				require.NoError(t, err)
+				return
+			}
+			require.EqualValues(t, 9, refusal(t, err, tt.want).Key)
+		})
+	}
 }

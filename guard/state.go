@@ -2,6 +2,8 @@ package guard
 
 import (
 	"fmt"
+
+	"github.com/atrestdb/atrest/applier"
 )
 
 // KeysMissing refuses to go on without keys where the store, the log or a snapshot
@@ -40,4 +42,67 @@ func BehindLog(r Range) error {
 			"and nothing says that the keys in them are here", known+1, r.First-1, r.First),
 		Do: "restore a snapshot of this cluster in this start; else " + rejoin,
 	}
+}
+
+// Divergence compares two states that should be of one log, such as a node's own
+// and that of a snapshot. Neither need be the newer one. A state without keys
+// contradicts nothing.
+func Divergence(have, got *applier.State) error {
+	if !have.Bootstrapped() || !got.Bootstrapped() {
+		return nil
+	}
+	if h, g := have.Cluster(), got.Cluster(); h != g {
+		return &Refusal{
+			Reason: ErrDivergence,
+			Detail: fmt.Sprintf("the one here is of cluster %s, the other of cluster %s", h, g),
+			Do:     "give this node the directory and the snapshots of one cluster",
+		}
+	}
+	detail := contradiction(have, got)
+	if detail == "" {
+		return nil
+	}
+	return &Refusal{
+		Reason: ErrDivergence,
+		Detail: fmt.Sprintf("the one here, as of entry %d, and the other, as of entry %d, %s", have.Index(), got.Index(), detail),
+		Do:     "compare the digests of all members; if this one is alone with its own, " + rejoin,
+	}
+}
+
+// contradiction says in what two states of one cluster contradict each other, if
+// they do.
+func contradiction(a, b *applier.State) string {
+	older, newer := a, b
+	if a.Newer(b) {
+		older, newer = b, a
+	}
+	switch {
+	case !follows(older.StorageCutover(), newer.StorageCutover(), older.Index()):
+		return cutovers("storage", a.StorageCutover(), b.StorageCutover())
+	case !follows(older.RaftCutover(), newer.RaftCutover(), older.Index()):
+		return cutovers("raft", a.RaftCutover(), b.RaftCutover())
+	case a.Index() == b.Index() && a.Digest() != b.Digest():
+		return fmt.Sprintf("have the digests %.8x and %.8x", a.Digest(), b.Digest())
+	}
+	return ""
+}
+
+// follows reports whether a newer state may have one cutover where an older one
+// has the other: it happens once, and the older one lacks only what came later.
+func follows(older, newer applier.Cutover, index uint64) bool {
+	if older.Active {
+		return newer == older
+	}
+	return !newer.Active || newer.Index > index
+}
+
+func cutovers(purpose string, a, b applier.Cutover) string {
+	return fmt.Sprintf("have the %s cutover %s and %s", purpose, when(a), when(b))
+}
+
+func when(c applier.Cutover) string {
+	if c.Active {
+		return fmt.Sprintf("at entry %d", c.Index)
+	}
+	return "not at all"
 }

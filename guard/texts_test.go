@@ -3,12 +3,14 @@ package guard_test
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
 
+	"github.com/atrestdb/atrest/applier"
 	"github.com/atrestdb/atrest/guard"
 	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/kek"
@@ -16,6 +18,8 @@ import (
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/nodeid"
 )
+
+var digests = regexp.MustCompile(`\b[0-9a-f]{16}\b`)
 
 // testdata/texts shows every refusal as an operator reads it. The first word of
 // a block names the check, what follows is its input.
@@ -30,9 +34,11 @@ func TestTexts(t *testing.T) {
 		"filesystem":      func(*testing.T, *datadriven.TestData) error { return guard.Filesystem(noSyncDir{newFS()}, dir) },
 		"sidecar":         textOfSidecar(sidecarErrs(t)),
 		"members":         textOfMembers,
+		"epoch-rollback":  textOfEpochRollback,
 		"epoch-exhausted": textOfEpochExhausted,
 		"keys-missing":    textOfKeysMissing,
 		"behind-log":      textOfBehindLog,
+		"divergence":      textOfDivergence,
 	}
 	datadriven.RunTest(t, "testdata/texts", func(t *testing.T, d *datadriven.TestData) string {
 		if d.Cmd == "epoch-warning" {
@@ -50,7 +56,8 @@ func TestTexts(t *testing.T) {
 		if err == nil {
 			return "ok"
 		}
-		return strings.ReplaceAll(err.Error(), fmt.Sprintf("process %d", os.Getpid()), "process PID")
+		text := strings.ReplaceAll(err.Error(), fmt.Sprintf("process %d", os.Getpid()), "process PID")
+		return digests.ReplaceAllString(text, "DIGEST")
 	})
 }
 
@@ -128,6 +135,15 @@ func textOfEpochExhausted(t *testing.T, d *datadriven.TestData) error {
 	return guard.EpochExhausted(key.ID(id), uint16(epoch))
 }
 
+func textOfEpochRollback(t *testing.T, d *datadriven.TestData) error {
+	t.Helper()
+	var own, node, epoch, last int
+	d.ScanArgs(t, "own", &own)
+	d.ScanArgs(t, "epoch", &epoch)
+	d.ScanArgs(t, "row", &node, &last)
+	return guard.EpochRollback(nodeid.ID(own), uint16(epoch), applier.Writer{Key: 7, Node: nodeid.ID(node), Last: uint16(last)})
+}
+
 func textOfKeysMissing(_ *testing.T, d *datadriven.TestData) error {
 	return guard.KeysMissing(d.HasArg("keys"), d.HasArg("sealed"), "data/keys.json")
 }
@@ -141,4 +157,38 @@ func textOfBehindLog(t *testing.T, d *datadriven.TestData) error {
 		d.MaybeScanArgs(t, name, to)
 	}
 	return guard.BehindLog(r)
+}
+
+// textOfDivergence has two states: the cluster's first byte, and what was done in
+// entries 2, 3 and so on, with - for nothing.
+func textOfDivergence(t *testing.T, d *datadriven.TestData) error {
+	t.Helper()
+	var states []*applier.State
+	for _, arg := range d.CmdArgs {
+		var cluster byte
+		if _, err := fmt.Sscan(arg.Vals[0], &cluster); err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		entries := []at{{1, bootstrap(t, cluster)}}
+		for i, word := range arg.Vals[1:] {
+			var e applier.Entry
+			switch word {
+			case "-":
+				continue
+			case "storage":
+				e = applier.EnableStorage{Key: 1, Proposer: applier.WriterRow{Key: 1, Node: 5, Epoch: 1}}
+			case "raft":
+				e = applier.EnableRaft{Key: 2, Proposer: applier.WriterRow{Key: 2, Node: 5, Epoch: 1}}
+			case "key-7":
+				e = rotation(t, 7, 0)
+			case "key-8":
+				e = rotation(t, 8, 0)
+			default:
+				d.Fatalf(t, "no word %q", word)
+			}
+			entries = append(entries, at{uint64(i) + 2, e})
+		}
+		states = append(states, state(t, entries...))
+	}
+	return guard.Divergence(states[0], states[1])
 }
