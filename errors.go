@@ -1,0 +1,43 @@
+package atrest
+
+import (
+	"github.com/cockroachdb/errors"
+)
+
+// What a host does about an error of this package.
+var (
+	// ErrRejected says that a Raft payload must not take effect. All replicas
+	// say so of the same payloads: fail that proposal, advance the applied
+	// index, go on.
+	ErrRejected = errors.New("Raft payload rejected by every replica")
+	// ErrRetry matches every error that may pass: nothing was changed, and the
+	// same call may succeed later.
+	ErrRetry = errors.New("try again")
+	// ErrClosed says that the node is closed.
+	ErrClosed = errors.New("atrest: node is closed")
+	// ErrConfig says what is missing or wrong in a Config.
+	ErrConfig = errors.New("bad configuration")
+	// ErrOrder says that a call came at the wrong time: an Apply before CatchUp,
+	// a second CatchUp, an Import into a node that has keys. The program is
+	// wrong, not the data.
+	ErrOrder = errors.New("called at the wrong time")
+	// ErrReservedPrefix refuses a payload that begins like one of this package's
+	// own: if a client could propose it, it could change keys.
+	ErrReservedPrefix = errors.New("payload begins with bytes that are reserved for encryption")
+	// ErrCleartext refuses a value in clear after the storage cutover, where
+	// the host asked for that with WithStrictValues.
+	ErrCleartext = errors.New("value in clear after the storage cutover")
+	// ErrSnapshot says that the bytes given to Restore or Import were not made by
+	// Snapshot, or were changed since.
+	ErrSnapshot = errors.New("not an authentic snapshot of key state")
+	// ErrOtherCluster says that a snapshot is of another cluster.
+	ErrOtherCluster = errors.New("snapshot of another cluster")
+)
+
+// retryable is an error that also matches ErrRetry.
+type retryable struct{ error }
+
+func (r retryable) Unwrap() []error { return []error{ErrRetry, r.error} }
+
+// retry makes an error one that may pass.
+func retry(err error) error { return retryable{err} }

@@ -1,0 +1,120 @@
+package atrest
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/errors"
+
+	"github.com/atrestdb/atrest/applier"
+	"github.com/atrestdb/atrest/key"
+)
+
+// Import starts a new cluster from a snapshot's part that a backup of another one
+// holds, whose data the host has put in place. It is called on one node that has
+// no keys and no peers yet, before CatchUp; the others join by snapshot.
+//
+// The new cluster has an id of its own, and active keys of its own that this call
+// makes. The keys of the backup open what it holds and seal nothing more; they are
+// wrapped anew under the new id. Values go on being sealed if they were, and Raft
+// payloads are in clear until a new cutover.
+func (n *Node) Import(ctx context.Context, snap []byte) error {
+	p, err := parsePart(snap)
+	if err != nil {
+		return err
+	}
+	if !p.state.Bootstrapped() {
+		return errors.Wrap(ErrSnapshot, "atrest: it holds no keys; there is nothing to import, bootstrap instead")
+	}
+	if n.State().Bootstrapped() {
+		return errors.Wrap(ErrOrder, "atrest: Import into a node that has keys; start with an empty directory")
+	}
+	old, err := n.verifyUnwrapped(ctx, p)
+	if err != nil {
+		return err
+	}
+	next, deks, err := n.transplant(ctx, p.state, old)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.closed():
+		return ErrClosed
+	case n.phase != opened || n.State().Bootstrapped():
+		return errors.Wrap(ErrOrder, "atrest: Import comes before CatchUp, once")
+	}
+	n.imported = true
+	return n.replace(next, deks)
+}
+
+// transplant makes the state of the new cluster and returns all its DEKs.
+func (n *Node) transplant(ctx context.Context, old *applier.State, deks map[key.ID]key.DEK) (*applier.State, map[key.ID]key.DEK, error) {
+	cluster := key.NewClusterID()
+	all := map[key.ID]key.DEK{}
+	var wrapped []applier.WrappedKey
+	for k := range old.Keys() {
+		if k.State == key.Destroyed {
+			continue
+		}
+		dek, ok := deks[k.ID]
+		if !ok {
+			return nil, nil, retry(errors.Newf("atrest: key %s of the backup could not be unwrapped, and without it some of its values do not open", k.ID))
+		}
+		w, err := n.wrap(ctx, cluster, k.ID, k.Purpose, dek)
+		if err != nil {
+			return nil, nil, err
+		}
+		wrapped = append(wrapped, w)
+		all[k.ID] = dek
+	}
+	fresh := map[key.Purpose]applier.WrappedKey{}
+	for _, p := range purposes {
+		id, dek := unusedID(old, fresh[key.Storage].ID), key.NewDEK()
+		w, err := n.wrap(ctx, cluster, id, p, dek)
+		if err != nil {
+			return nil, nil, err
+		}
+		fresh[p], all[id] = w, dek
+	}
+	next, err := applier.Import(old, cluster, wrapped, fresh[key.Storage], fresh[key.Raft])
+	return next, all, err
+}
+
+// unusedID returns an id that a state does not know and that is not among others.
+func unusedID(s *applier.State, others ...key.ID) key.ID {
+	for {
+		id := key.NewID()
+		if _, known := s.Key(id); !known && !slices.Contains(others, id) {
+			return id
+		}
+	}
+}
+
+// wrap wraps a DEK for all KEKs and unwraps it again, so that no container is
+// proposed or written that does not open.
+func (n *Node) wrap(ctx context.Context, cluster key.ClusterID, id key.ID, p key.Purpose, dek key.DEK) (applier.WrappedKey, error) {
+	container, err := n.wrapOnce(ctx, cluster, id, p, dek)
+	if err != nil {
+		return applier.WrappedKey{}, failedKEK(err, "wrap", id)
+	}
+	h, again, err := n.unwrap(ctx, id, container)
+	if err != nil {
+		return applier.WrappedKey{}, failedKEK(err, "unwrap", id)
+	}
+	if h.ID != id || h.Check != key.CheckOf(dek) || !key.EqualDEK(dek, again) {
+		return applier.WrappedKey{}, errors.Newf("atrest: key %s: what the KEK wrapped does not unwrap to the same key", id)
+	}
+	return applier.WrappedKey{ID: id, Wrap: container}, nil
+}
+
+func (n *Node) wrapOnce(ctx context.Context, cluster key.ClusterID, id key.ID, p key.Purpose, dek key.DEK) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
+	defer cancel()
+	start := time.Now()
+	container, err := n.keks.WrapDEK(ctx, cluster, id, p, dek)
+	n.observe(KEKCall{Op: "wrap", Key: id, Took: time.Since(start), Err: err})
+	return container, err
+}

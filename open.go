@@ -1,0 +1,140 @@
+package atrest
+
+import (
+	"context"
+	"crypto/rand"
+	"io/fs"
+
+	"github.com/cockroachdb/errors"
+
+	"github.com/atrestdb/atrest/applier"
+	"github.com/atrestdb/atrest/guard"
+	"github.com/atrestdb/atrest/key"
+	"github.com/atrestdb/atrest/keystore"
+	"github.com/atrestdb/atrest/nodeid"
+	"github.com/atrestdb/atrest/sidecar"
+)
+
+// Open takes the directory of a node into use: it locks it, refuses to start
+// where that would do harm, unwraps all keys, and takes an epoch of its own for
+// each active one. A directory without keys.json gets one.
+//
+// The errors of package guard say what an operator has to do. One that matches
+// [ErrRetry] may pass: no active key could be unwrapped, because the key service
+// did not answer. Close ends the node.
+func Open(ctx context.Context, cfg Config, opts ...Option) (*Node, error) {
+	o := defaults()
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if err := cfg.check(o); err != nil {
+		return nil, err
+	}
+	n, err := newNode(cfg, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.open(ctx, cfg); err != nil {
+		if errors.Is(err, guard.ErrKEKUnreachable) {
+			err = retry(err)
+		}
+		return nil, errors.CombineErrors(err, n.Close())
+	}
+	return n, nil
+}
+
+func newNode(cfg Config, o options) (*Node, error) {
+	n := &Node{
+		opts:    o,
+		name:    cfg.Name,
+		id:      nodeid.Derive(cfg.Name),
+		keks:    cfg.KEK,
+		propose: cfg.Propose,
+		epochs:  map[key.ID]uint16{},
+		counted: map[key.ID]bool{},
+		spent:   map[key.ID]bool{},
+		loaded:  map[key.ID]bool{},
+		missing: map[key.ID]*missing{},
+		changed: make(chan struct{}),
+		calls:   make(chan struct{}, maxCalls),
+	}
+	rand.Read(n.load[:])
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.state.Store(applier.New(applier.Generation2))
+	storeOpts := []keystore.Option{keystore.WithLimits(o.limits), keystore.WithObserver(meter{n})}
+	if o.extended {
+		storeOpts = append(storeOpts, keystore.WithExtendedOnly())
+	}
+	var err error
+	if n.keys, err = keystore.New(storeOpts...); err != nil {
+		return nil, configError("limits: %v", err)
+	}
+	return n, nil
+}
+
+func (n *Node) open(ctx context.Context, cfg Config) error {
+	if err := guard.Members(n.opts.members); err != nil {
+		return err
+	}
+	if err := n.openFile(ctx, cfg.Dir); err != nil {
+		return err
+	}
+	if err := guard.Filesystem(n.opts.fsys, cfg.Dir); err != nil {
+		return err
+	}
+	state, err := applier.ParseJSON(n.file.State())
+	if err != nil {
+		return errors.Wrapf(err, "atrest: the key state in %s", n.file.Path())
+	}
+	if err := n.checkRows(state); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	deks, err := n.unwrapAll(ctx, state)
+	if err != nil {
+		return err
+	}
+	return n.adopt(state, deks)
+}
+
+// openFile opens keys.json or makes it, and holds the directory's lock then.
+func (n *Node) openFile(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
+	defer cancel()
+	file, err := sidecar.Open(ctx, dir, uint64(n.id), n.keks, sidecar.WithFS(n.opts.fsys))
+	if errors.Is(err, fs.ErrNotExist) {
+		n.fresh = true
+		file, err = sidecar.Create(ctx, dir, uint64(n.id), n.keks, sidecar.WithFS(n.opts.fsys))
+	}
+	if err != nil {
+		return guard.Sidecar(err)
+	}
+	n.file = file
+	return nil
+}
+
+// checkRows compares what the registry says about this node with what its own
+// file says.
+func (n *Node) checkRows(s *applier.State) error {
+	for k := range s.Keys() {
+		row, ok := s.Writer(k.ID, n.id.Node16())
+		if !ok {
+			continue
+		}
+		if err := guard.EpochRollback(n.id, n.file.Epoch(k.ID), row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adopt takes the state that the file holds into use. n.mu is held.
+func (n *Node) adopt(s *applier.State, deks map[key.ID]key.DEK) error {
+	n.publish(s)
+	used := n.reserved(s)
+	if err := n.write(s, n.ownRows(s)); err != nil {
+		return err
+	}
+	return n.syncAll(s, deks, used)
+}

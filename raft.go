@@ -1,0 +1,134 @@
+package atrest
+
+import (
+	"context"
+
+	"github.com/cockroachdb/errors"
+
+	"github.com/atrestdb/atrest/applier"
+	"github.com/atrestdb/atrest/envelope"
+	"github.com/atrestdb/atrest/key"
+	"github.com/atrestdb/atrest/keystore"
+)
+
+// raftMagic begins a sealed Raft payload; behind it stands the envelope. Like an
+// entry's, its first byte begins no message of Protocol Buffers.
+const raftMagic = "\xa7RP\x02"
+
+// Raft seals and opens the payloads of the Raft log.
+type Raft struct{ n *Node }
+
+// Raft returns the way to Raft payloads. It may be called again and again.
+func (n *Node) Raft() *Raft { return &Raft{n: n} }
+
+// IsEntry reports whether an opened payload belongs to this package: give it to
+// [Node.Apply]. Nothing that a client may propose does, see [Node.CheckPayload].
+func IsEntry(payload []byte) bool { return applier.IsEntry(payload) }
+
+// IsEntry is the function of this name.
+func (n *Node) IsEntry(payload []byte) bool { return IsEntry(payload) }
+
+// CheckPayload refuses a payload that could be taken for an entry or for a sealed
+// one, with [ErrReservedPrefix]. A host calls it on what its clients send, before
+// it proposes that: no client can inject an entry then.
+func (n *Node) CheckPayload(payload []byte) error {
+	if IsEntry(payload) || framed(payload) {
+		return errors.Wrapf(ErrReservedPrefix, "atrest: %x", payload[:len(raftMagic)])
+	}
+	return nil
+}
+
+func framed(payload []byte) bool {
+	return len(payload) >= len(raftMagic) && string(payload[:len(raftMagic)]) == raftMagic
+}
+
+// Seal appends to dst what to propose for a payload: before the Raft cutover the
+// payload itself, after it a sealed one. The proposer calls it; retries seal anew.
+// payload is only read, and must not lie in the spare capacity of dst.
+//
+// The error matches [ErrRetry] while no key is loaded that may seal.
+func (r *Raft) Seal(dst, payload []byte) ([]byte, error) {
+	n := r.n
+	if !n.State().RaftCutover().Active {
+		return append(dst, payload...), nil
+	}
+	out, err := n.raft.Load().Seal(append(dst, raftMagic...), payload)
+	if err == nil {
+		return out, nil
+	}
+	if noKey(err) {
+		err = retry(errors.Wrap(err, "atrest: the active Raft key is not loaded, and the one before may not be used; see Status"))
+	}
+	n.observe(SealFailed{Purpose: key.Raft, Reason: err})
+	return nil, err
+}
+
+// Open appends to dst the payload of the entry at index, where data is what was
+// proposed. The state machine calls it first, for every entry that carries a
+// payload of the host.
+//
+// [ErrRejected] means that every replica rejects this entry: fail its proposal,
+// advance, go on. After any other error stop without advancing. Open waits for a
+// key that is not loaded yet. data is only read, and must not lie in the spare
+// capacity of dst.
+func (r *Raft) Open(dst []byte, index uint64, data []byte) ([]byte, error) {
+	n := r.n
+	if !framed(data) {
+		if n.aboveCutover(index) {
+			return nil, errors.Wrapf(ErrRejected, "atrest: entry %d is in clear above the Raft cutover", index)
+		}
+		return append(dst, data...), nil
+	}
+	for {
+		ch := n.change()
+		out, err := n.openFrame(dst, index, data)
+		if n.awaited(err) {
+			if err = n.wait(context.Background(), ch); err == nil {
+				continue
+			}
+		}
+		return out, err
+	}
+}
+
+func (n *Node) aboveCutover(index uint64) bool {
+	c := n.State().RaftCutover()
+	return c.Active && index > c.Index
+}
+
+// openFrame opens a sealed payload, or says by its index alone that it is
+// rejected.
+func (n *Node) openFrame(dst []byte, index uint64, data []byte) ([]byte, error) {
+	s := n.State()
+	if !n.aboveCutover(index) {
+		return nil, errors.Newf("atrest: entry %d is sealed, and this node knows of no Raft cutover before it: "+
+			"its key state is not that of this log; install a snapshot", index)
+	}
+	h, err := envelope.ParseHeader(data[len(raftMagic):])
+	if err != nil {
+		return nil, n.openFailed(key.Raft, 0, errors.Wrapf(err, "atrest: entry %d", index))
+	}
+	k, ok := s.Key(h.KeyID)
+	if ok && k.Stopped != 0 && index > k.Stopped {
+		return nil, errors.Wrapf(ErrRejected, "atrest: entry %d is sealed under key %s, which was stopped at %d", index, k.ID, k.Stopped)
+	}
+	out, err := n.raft.Load().Open(dst, data[len(raftMagic):])
+	switch {
+	case err == nil:
+		return out, nil
+	case ok && errors.Is(err, keystore.ErrUnknownKey):
+		return nil, errAwaited
+	default:
+		return nil, n.openFailed(key.Raft, h.KeyID, errors.Wrapf(err, "atrest: entry %d", index))
+	}
+}
+
+// errAwaited says that a key is in the state and not in the keystore.
+var errAwaited = errors.New("atrest: the key is not loaded")
+
+func (n *Node) awaited(err error) bool { return errors.Is(err, errAwaited) }
+
+func (n *Node) openFailed(p key.Purpose, id key.ID, err error) error {
+	n.observe(OpenFailed{Purpose: p, Key: id, Reason: err})
+	return err
+}
