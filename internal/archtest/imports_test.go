@@ -30,7 +30,9 @@ type row struct {
 // what it needs from a package that is not in its row comes in as a small
 // interface of its own.
 var rows = map[string]row{
-	".":               {ours: []string{"key", "nodeid", "envelope", "keystore", "kek", "sidecar", "internal/durable", "internal/secret"}},
+	".": {ours: []string{
+		"key", "nodeid", "envelope", "keystore", "kek", "sidecar", "applier", "guard", "internal/durable", "internal/planted", "internal/secret",
+	}, outside: []string{cockroachErrors}},
 	"key":             {ours: []string{"internal/secret"}},
 	"key/insecurekey": {ours: []string{"key", "internal/secret"}},
 	"nodeid":          {},
@@ -45,7 +47,10 @@ var rows = map[string]row{
 		outside: []string{cockroachErrors},
 	},
 
+	"applier": {ours: []string{"key", "nodeid", "internal/planted"}, outside: []string{cockroachErrors}},
+
 	"internal/secret":   {},
+	"internal/planted":  {},
 	"internal/pinned":   {},
 	"internal/durable":  {outside: []string{xsys}},
 	"internal/crashfs":  {ours: []string{"internal/durable"}},

@@ -55,7 +55,7 @@ func TestEveryExportedTypeIsFormatted(t *testing.T) {
 			for _, spec := range gen.Specs {
 				ts := spec.(*ast.TypeSpec)
 				if _, isInterface := ts.Type.(*ast.InterfaceType); !isInterface && ts.Name.IsExported() {
-					want = append(want, path.Base(s.pkg)+"."+ts.Name.Name)
+					want = append(want, path.Base(path.Join(module, s.pkg))+"."+ts.Name.Name)
 				}
 			}
 		}

@@ -42,6 +42,11 @@ func newFixture(t *testing.T) fixture {
 	maps.Copy(f.values, guardValues())
 	sidecars, fileKey := sidecarValues(t, set)
 	maps.Copy(f.values, sidecars)
+	nodes, deks := nodeValues(t, set)
+	maps.Copy(f.values, nodes)
+	for _, dek := range deks {
+		f.keys = append(f.keys, insecurekey.Bytes(dek))
+	}
 
 	// What is derived from a key is as secret as the key.
 	for _, label := range []string{"atrest/v2/xaes-256-gcm", "test-label"} {
