@@ -11,11 +11,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
+	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/envelope"
 	"github.com/atrestdb/atrest/kek"
-	"github.com/atrestdb/atrest/key"
-	"github.com/atrestdb/atrest/keystore"
-	"github.com/stretchr/testify/require"
 )
 
 func check(err error) {
@@ -24,9 +24,10 @@ func check(err error) {
 	}
 }
 
+// An embedded database has no Raft, and needs no more than this.
 func Example() {
 	ctx := context.Background()
-	kekPath, remove := newKEKFile()
+	kekPath, dir, remove := newPlace()
 	defer remove()
 
 	// README begins
@@ -36,29 +37,26 @@ func Example() {
 	keks, err := kek.NewSet(master)
 	check(err)
 
-	// Once: a data key, which rests wrapped. Store the result with your data.
-	id := key.NewID()
-	wrapped, err := keks.WrapDEK(ctx, key.NewClusterID(), id, key.Storage, key.NewDEK())
+	// At each start: the first one makes the keys.
+	db, err := atrest.OpenLocal(ctx, atrest.LocalConfig{Dir: dir, KEK: keks})
+	check(err)
+	defer db.Close()
+	values := db.Storage()
+
+	// For each value. The location is where the value lives, its key in the database;
+	// sealed is kept beside the value.
+	stored, sealed, err := values.Seal(nil, []byte("a secret"), []byte("users/42"))
 	check(err)
 
-	// At each start.
-	_, dek, err := keks.UnwrapDEK(ctx, wrapped)
+	// Once in a while: new values get a new key, old ones still open.
+	_, err = db.Rotate(ctx)
 	check(err)
-	keys, err := keystore.New()
-	check(err)
-	check(keys.Install(id, key.Storage, dek))
-	check(keys.Activate(id))
-	values := keys.Storage()
-
-	// For each value. The location is where the value lives, its key in the database.
-	sealed, err := values.Seal(nil, []byte("a secret"), []byte("users/42"))
-	check(err)
-	value, err := values.Open(nil, sealed, []byte("users/42"))
+	value, err := values.Open(nil, stored, []byte("users/42"), sealed)
 	check(err)
 	fmt.Printf("%s\n", value)
 
 	// Moved to another place, it does not open.
-	_, err = values.Open(nil, sealed, []byte("users/43"))
+	_, err = values.Open(nil, stored, []byte("users/43"), sealed)
 	fmt.Println(errors.Is(err, envelope.ErrIntegrity))
 	// README ends
 
@@ -67,30 +65,37 @@ func Example() {
 	// true
 }
 
-// newKEKFile makes what an operator makes with
+// newPlace makes a directory for a database, and beside it what an operator makes
+// with
 //
 //	(umask 077; head -c 32 /dev/urandom > kek)
-func newKEKFile() (path string, remove func()) {
-	dir, err := os.MkdirTemp("", "")
+func newPlace() (kekPath, dir string, remove func()) {
+	place, err := os.MkdirTemp("", "")
 	check(err)
-	path = filepath.Join(dir, "kek")
+	kekPath, dir = filepath.Join(place, "kek"), filepath.Join(place, "db")
+	check(os.Mkdir(dir, 0o700))
 	b := make([]byte, 32)
 	rand.Read(b)
-	check(os.WriteFile(path, b, 0o600))
-	return path, func() { check(os.RemoveAll(dir)) }
+	check(os.WriteFile(kekPath, b, 0o600))
+	return kekPath, dir, func() { check(os.RemoveAll(place)) }
 }
 
-// The example in README.md is the one above, which is compiled and run.
-func TestREADMEShowsTheExample(t *testing.T) {
-	source, err := os.ReadFile("example_test.go")
-	require.NoError(t, err)
-	_, rest, ok := strings.Cut(string(source), "\t// README begins\n")
-	require.True(t, ok)
-	want, _, ok := strings.Cut(rest, "\t// README ends\n")
-	require.True(t, ok)
-	want = strings.ReplaceAll("\n"+want, "\n\t", "\n")
-
+// The examples in README.md are the one above, which is compiled and run, and the
+// state machine of the smallest host.
+func TestREADMEShowsTheExamples(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
-	require.Contains(t, string(readme), "```go"+want+"```\n")
+	for _, file := range []string{"example_test.go", "examples/toyfsm/host.go"} {
+		source, err := os.ReadFile(file)
+		require.NoError(t, err)
+		_, rest, ok := strings.Cut(string(source), "// README begins\n")
+		require.True(t, ok, file)
+		want, _, ok := strings.Cut(rest, "// README ends\n")
+		require.True(t, ok, file)
+		want = strings.TrimRight(want, "\t")
+		if strings.HasPrefix(want, "\t") {
+			want = strings.ReplaceAll("\n"+want, "\n\t", "\n")[1:]
+		}
+		require.Contains(t, string(readme), "```go\n"+strings.Trim(want, "\n")+"\n```\n", file)
+	}
 }

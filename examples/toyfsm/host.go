@@ -124,6 +124,8 @@ func (c *cluster) put(name, value string) error {
 	return err
 }
 
+// README begins
+
 // apply is the state machine.
 func (r *replica) apply(index uint64, data []byte) (outcome applier.Outcome, err error) {
 	payload, err := r.node.Raft().Open(nil, index, data)
@@ -155,6 +157,8 @@ func (r *replica) store(name string, value []byte) error {
 	r.values[name] = stored{data, sealed}
 	return nil
 }
+
+// README ends
 
 // get opens a value.
 func (r *replica) get(name string) (string, error) {
