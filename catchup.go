@@ -29,7 +29,7 @@ type View struct {
 	// Entries calls yield for the entries from one index up to and including
 	// another, in order, as they lie in the log: sealed or not. Indexes may have
 	// gaps; entries that carry no payload of the host may be left out. It stops at
-	// the first error of yield and returns it.
+	// the first error of yield and returns it, and calls nothing of the node.
 	Entries func(ctx context.Context, from, to uint64, yield func(index uint64, payload []byte) error) error
 }
 

@@ -106,6 +106,11 @@ func (n *Node) openFile(ctx context.Context, dir string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		n.fresh = true
 		file, err = sidecar.Create(ctx, dir, uint64(n.id), n.keks, sidecar.WithFS(n.opts.fsys))
+		if err != nil {
+			if why := guard.Filesystem(n.opts.fsys, dir); errors.Is(why, guard.ErrFilesystem) {
+				return why // which is what Create met
+			}
+		}
 	}
 	if err != nil {
 		return guard.Sidecar(err)
