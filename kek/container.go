@@ -75,10 +75,7 @@ func (s *Set) RewrapDEK(ctx context.Context, container []byte) ([]byte, error) {
 	}
 	sub := subjectOf(c.Header)
 	for i, m := range s.members {
-		if _, err := m.unwrap(ctx, sub, c.Recipients[i]); err != nil {
-			if err.Kind == ErrWrongKey {
-				err = faulty(m.id, "rewrap "+sub.name, "it does not open its own wrap: %v", err.Err)
-			}
+		if err := m.prove(ctx, "rewrap "+sub.name, sub, c.Recipients[i]); err != nil {
 			return nil, err
 		}
 	}

@@ -25,6 +25,21 @@ var (
 	// ErrBadKey is returned by File and Env for anything but 32 bytes, and for 32
 	// zeros, which a file is that lost its contents.
 	ErrBadKey = errors.New("not a 32-byte KEK")
+	// ErrTooLong is returned by ReadFile for a file beyond the limit.
+	ErrTooLong = errors.New("file too long")
+	// ErrBadPassphrase is returned for an empty passphrase.
+	ErrBadPassphrase = errors.New("no usable passphrase")
+	// ErrCost is returned for a Cost that is too low, or too high to be paid on the
+	// word of a file.
+	ErrCost = errors.New("cost of Argon2id out of bounds")
+	// ErrFIPS is returned in strict FIPS mode (GODEBUG=fips140=only) for a KEK whose
+	// algorithm is not approved.
+	ErrFIPS = errors.New("not allowed in strict FIPS mode")
+	// ErrRecipient is returned for a recipient that cannot be added or removed.
+	ErrRecipient = errors.New("recipients stay as they are")
+	// ErrURI is returned by OpenURI for what is no URI of a KEK, or of a scheme that
+	// nobody registered.
+	ErrURI = errors.New("bad KEK URI")
 	// ErrConfig is returned by NewSet.
 	ErrConfig = errors.New("bad set of KEKs")
 )

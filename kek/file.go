@@ -14,11 +14,11 @@ import (
 	"github.com/atrestdb/atrest/internal/secret"
 )
 
-// SourceError says why a file or an environment variable gives no KEK, or what
-// is doubtful about it.
+// SourceError says why a file, an environment variable or a passphrase gives no
+// KEK, or what is doubtful about it.
 type SourceError struct {
-	Source string // "file" or "env"
-	Name   string // path or name of the variable
+	Source string // "file", "env", "passphrase" or what another package calls its own
+	Name   string // path or name
 	Err    error
 }
 
@@ -61,22 +61,49 @@ func OnWarning(warn func(error)) FileOption { return func(c *fileConfig) { c.war
 // The id is "file:" and 16 hexadecimal digits derived from the key: it does not
 // depend on the path.
 func File(path string, opts ...FileOption) (*AES, error) {
-	c := fileConfig{
+	c := newFileConfig(path, opts)
+	raw, size, err := c.read(secret.Size)
+	if err != nil {
+		return nil, c.refuse(err)
+	}
+	if len(raw) != secret.Size {
+		return nil, c.refuse(badLength(raw, size))
+	}
+	k, err := newAES("file", raw)
+	if err != nil {
+		return nil, c.refuse(err)
+	}
+	c.checkParents()
+	return k, nil
+}
+
+// ReadFile reads a secret of at most limit bytes from a file that stands up to
+// the checks of [File], for those who make a KEK of something else. A file that is
+// longer is [ErrTooLong].
+func ReadFile(path string, limit int, opts ...FileOption) ([]byte, error) {
+	c := newFileConfig(path, opts)
+	raw, size, err := c.read(limit)
+	if err != nil {
+		return nil, c.refuse(err)
+	}
+	if len(raw) > limit {
+		return nil, c.refuse(fmt.Errorf("%w: %d bytes, want at most %d", ErrTooLong, max(size, int64(len(raw))), limit))
+	}
+	c.checkParents()
+	return raw, nil
+}
+
+func newFileConfig(path string, opts []FileOption) *fileConfig {
+	c := &fileConfig{
 		path:   path,
 		warn:   func(err error) { slog.Warn(err.Error()) },
 		euid:   os.Geteuid(),
 		opened: func(*os.File) {},
 	}
 	for _, opt := range opts {
-		opt(&c)
+		opt(c)
 	}
-	f, err := c.open()
-	if err != nil {
-		return nil, c.refuse(err)
-	}
-	defer f.Close() //nolint:errcheck // Nothing was written.
-	c.opened(f)
-	return c.read(f)
+	return c
 }
 
 func (c *fileConfig) refuse(err error) error {
@@ -86,32 +113,31 @@ func (c *fileConfig) refuse(err error) error {
 	return &SourceError{Source: "file", Name: c.path, Err: err}
 }
 
-// read makes a KEK of an open file, having checked that very file.
-func (c *fileConfig) read(f *os.File) (*AES, error) {
+// read opens the file and reads it, having checked the very file that is open. It
+// returns one byte more than limit where there is more, and the size that the
+// system tells.
+func (c *fileConfig) read(limit int) (raw []byte, size int64, err error) {
+	f, err := c.open()
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close() //nolint:errcheck // Nothing was written.
+	c.opened(f)
 	info, err := f.Stat()
 	if err != nil {
-		return nil, c.refuse(err)
+		return nil, 0, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, c.refuse(insecure("it is %s, want a regular file", kindOfFile(info.Mode())))
+		return nil, 0, insecure("it is %s, want a regular file", kindOfFile(info.Mode()))
 	}
 	if err := checkAccess(info, c.euid); err != nil {
-		return nil, c.refuse(err)
+		return nil, 0, err
 	}
-	// One byte more than wanted tells that there is more.
-	raw, err := io.ReadAll(io.LimitReader(f, secret.Size+1))
+	raw, err = io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	if err != nil {
-		return nil, c.refuse(err)
+		return nil, 0, err
 	}
-	if len(raw) != secret.Size {
-		return nil, c.refuse(badLength(raw, info.Size()))
-	}
-	k, err := newAES("file", raw)
-	if err != nil {
-		return nil, c.refuse(err)
-	}
-	c.checkParents()
-	return k, nil
+	return raw, info.Size(), nil
 }
 
 func insecure(format string, args ...any) error {

@@ -1,7 +1,9 @@
 // Package kek wraps and unwraps keys under key encryption keys (KEKs), which
 // live outside the data directory: in a file, in a key service.
 //
-// Get a KEK from [File] ([Env] for tests), or implement [KEK] over a key service.
+// Get a KEK from [File], [Passphrase] ([Env] for tests) or, whichever the operator
+// names, [OpenURI]; package kek/tinkkek has those of Tink; or implement [KEK] over
+// a key service.
 // Ask [Verify] at start-up whether it works. [NewSet] puts one or several
 // together; [Set.WrapDEK] and [Set.UnwrapDEK] turn a DEK into a container that
 // any one of them opens, and back. Package kek/kektest has a scripted KEK for
@@ -38,4 +40,19 @@ type KEK interface {
 	// Unwrap returns the key that Wrap was given. Whatever it cannot open, changed
 	// bytes or another ad included, is ErrWrongKey.
 	Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error)
+}
+
+// ParamKEK is a KEK whose wraps need parameters to be opened, such as a salt. It
+// is found by type assertion: a [Set] stores the parameters beside the wrap, and
+// does not call Wrap and Unwrap, which are for callers that know no parameters.
+// Who puts something around such a KEK passes these methods on.
+type ParamKEK interface {
+	KEK
+	// WrapParams returns the wrapped key, 1 to 4096 bytes, and what UnwrapParams
+	// needs beside it, at most 1024 bytes.
+	WrapParams(ctx context.Context, plaintext, ad []byte) (params, wrapped []byte, err error)
+	// UnwrapParams returns the key that WrapParams was given. It binds params as it
+	// binds ad: with any others the answer is ErrWrongKey. It bounds what they make
+	// it do, because anybody may have written them.
+	UnwrapParams(ctx context.Context, params, wrapped, ad []byte) ([]byte, error)
 }

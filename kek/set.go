@@ -69,29 +69,39 @@ type subject struct {
 func (s *Set) wrap(ctx context.Context, sub subject, k secret.Key) ([]key.Recipient, error) {
 	rs := make([]key.Recipient, 0, len(s.members))
 	for _, m := range s.members {
-		w, err := m.wrap(ctx, sub, k)
+		r, err := m.wrap(ctx, sub, k)
 		if err != nil {
 			return nil, err
 		}
-		rs = append(rs, key.Recipient{KEK: m.id, Wrap: w})
+		rs = append(rs, r)
 	}
 	return rs, nil
 }
 
-func (m member) wrap(ctx context.Context, sub subject, k secret.Key) ([]byte, error) {
+func (m member) wrap(ctx context.Context, sub subject, k secret.Key) (key.Recipient, error) {
 	op := "wrap " + sub.name
 	if err := ctx.Err(); err != nil {
-		return nil, failed(m.id, op, err)
+		return key.Recipient{}, failed(m.id, op, err)
 	}
+	r := key.Recipient{KEK: m.id}
+	var err error
 	// A copy: a KEK that changes what it is given must not change the key.
-	w, err := m.Wrap(ctx, slices.Clone(secret.Bytes(k)), sub.aad())
+	plaintext := slices.Clone(secret.Bytes(k))
+	if p, ok := m.KEK.(ParamKEK); ok {
+		r.Params, r.Wrap, err = p.WrapParams(ctx, plaintext, sub.aad())
+	} else {
+		r.Wrap, err = m.Wrap(ctx, plaintext, sub.aad())
+	}
 	if err != nil {
-		return nil, failed(m.id, op, err)
+		return key.Recipient{}, failed(m.id, op, err)
 	}
-	if len(w) == 0 || len(w) > key.MaxWrap {
-		return nil, faulty(m.id, op, "it answered with %d bytes, want 1 to %d", len(w), key.MaxWrap)
+	if len(r.Wrap) == 0 || len(r.Wrap) > key.MaxWrap {
+		return key.Recipient{}, faulty(m.id, op, "it answered with %d bytes, want 1 to %d", len(r.Wrap), key.MaxWrap)
 	}
-	return w, nil
+	if len(r.Params) > key.MaxParams {
+		return key.Recipient{}, faulty(m.id, op, "it answered with %d bytes of parameters, want at most %d", len(r.Params), key.MaxParams)
+	}
+	return r, nil
 }
 
 // unwrap asks the KEKs that are both in the set and among the recipients, one
@@ -138,10 +148,7 @@ func (m member) unwrap(ctx context.Context, sub subject, r key.Recipient) (secre
 	if err := ctx.Err(); err != nil {
 		return secret.Key{}, failed(m.id, op, err)
 	}
-	if len(r.Params) != 0 {
-		return secret.Key{}, failed(m.id, op, fmt.Errorf("%w: its wrap has %d bytes of parameters, and it takes none", ErrWrongKey, len(r.Params)))
-	}
-	b, err := m.Unwrap(ctx, slices.Clone(r.Wrap), sub.aad())
+	b, err := m.ask(ctx, r, sub.aad())
 	if err != nil {
 		return secret.Key{}, failed(m.id, op, err)
 	}
@@ -153,4 +160,28 @@ func (m member) unwrap(ctx context.Context, sub subject, r key.Recipient) (secre
 		return secret.Key{}, failed(m.id, op, fmt.Errorf("%w: it answered with a key that has another check value", ErrWrongKey))
 	}
 	return k, nil
+}
+
+// ask calls the KEK to unwrap, whichever way it does that.
+func (m member) ask(ctx context.Context, r key.Recipient, aad []byte) ([]byte, error) {
+	if p, ok := m.KEK.(ParamKEK); ok {
+		return p.UnwrapParams(ctx, slices.Clone(r.Params), slices.Clone(r.Wrap), aad)
+	}
+	if len(r.Params) != 0 {
+		return nil, fmt.Errorf("%w: its wrap has %d bytes of parameters, and it takes none", ErrWrongKey, len(r.Params))
+	}
+	return m.Unwrap(ctx, slices.Clone(r.Wrap), aad)
+}
+
+// prove opens a wrap that the KEK has just made. That it is the same key shows in
+// its check value.
+func (m member) prove(ctx context.Context, op string, sub subject, r key.Recipient) error {
+	_, err := m.unwrap(ctx, sub, r)
+	if err == nil {
+		return nil
+	}
+	if err.Kind == ErrWrongKey {
+		return faulty(m.id, op, "it does not open its own wrap: %v", err.Err)
+	}
+	return err
 }
