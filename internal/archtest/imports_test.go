@@ -42,6 +42,8 @@ var rows = map[string]row{
 	"kek/kektest":     {ours: []string{"kek", "key"}},
 	"sidecar":         {ours: []string{"key", "internal/durable", "internal/secret"}, outside: []string{cockroachErrors}},
 
+	"stream":          {ours: []string{"key", "envelope", "keystore", "internal/durable", "internal/secret"}},
+
 	"guard": {
 		ours:    []string{"key", "nodeid", "sidecar", "applier", "kek", "internal/durable"},
 		outside: []string{cockroachErrors},

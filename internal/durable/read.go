@@ -21,8 +21,19 @@ func ReadFile(fsys FS, path string, limit int64) ([]byte, fs.FileInfo, error) {
 }
 
 func readFile(fsys FS, path string, limit int64) ([]byte, fs.FileInfo, error) {
-	// The file is looked at twice: before opening it, because opening a device
-	// may have effects and a link may be followed, and then the one opened.
+	f, info, err := openFile(fsys, path, limit)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close() //nolint:errcheck // Nothing was written.
+	data, err := readAll(f, info.Size(), limit)
+	return data, info, err
+}
+
+// openFile opens a regular file of at most limit bytes. The file is looked at
+// twice: before opening it, because opening a device may have effects and a link
+// may be followed, and then the one opened.
+func openFile(fsys FS, path string, limit int64) (File, fs.FileInfo, error) {
 	info, err := fsys.Lstat(path)
 	if err != nil {
 		return nil, nil, err
@@ -34,15 +45,14 @@ func readFile(fsys FS, path string, limit int64) ([]byte, fs.FileInfo, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	defer f.Close() //nolint:errcheck // Nothing was written.
-	if info, err = f.Stat(); err != nil {
+	if info, err = f.Stat(); err == nil {
+		err = checkFile(info, limit)
+	}
+	if err != nil {
+		f.Close() //nolint:errcheck // Nothing was written.
 		return nil, nil, err
 	}
-	if err := checkFile(info, limit); err != nil {
-		return nil, nil, err
-	}
-	data, err := readAll(f, info.Size(), limit)
-	return data, info, err
+	return f, info, nil
 }
 
 func checkFile(info fs.FileInfo, limit int64) error {

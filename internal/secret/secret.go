@@ -84,6 +84,16 @@ func Expand(k Key, label string, n int) []byte {
 	return out
 }
 
+// Extract returns the key that HKDF-Extract over SHA-256 makes of k and salt (RFC
+// 5869, section 2.2), to expand under labels. It panics when k is zero.
+func Extract(k Key, salt []byte) Key {
+	out, err := hkdf.Extract(sha256.New, Bytes(k), salt)
+	if err != nil || k.b == nil {
+		panic("secret: extract from a zero key")
+	}
+	return hold((*[Size]byte)(out))
+}
+
 // Derive returns the subkey of k under label.
 func Derive(k Key, label string) Key {
 	return hold((*[Size]byte)(Expand(k, label, Size)))

@@ -1,0 +1,187 @@
+package stream
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/atrestdb/atrest/internal/secret"
+	"github.com/atrestdb/atrest/key"
+	"github.com/atrestdb/atrest/keystore"
+)
+
+const (
+	magic      = "\xa7SM\x02"
+	suiteGCM   = 0x01
+	fixedSize  = 4 + 1 + 4 + keystore.StreamSalt + 4 + 1 + 2
+	commitSize = 32
+	macSize    = sha256.Size
+	sealSize   = commitSize + macSize
+
+	maxHeader = fixedSize + MaxLabel + MaxMetadata + sealSize
+)
+
+// The two uses of a stream's key. The labels are part of the format.
+const (
+	segmentLabel = "atrest/v2/stream/segments"
+	headerLabel  = "atrest/v2/stream/header"
+)
+
+// header is a parsed header; what seals it is apart.
+type header struct {
+	id       key.ID
+	salt     [keystore.StreamSalt]byte
+	segment  int
+	label    string
+	metadata []byte
+}
+
+// append appends the header up to the commitment.
+func (h *header) append(dst []byte) []byte {
+	dst = append(dst, magic...)
+	dst = append(dst, suiteGCM)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(h.id))
+	dst = append(dst, h.salt[:]...)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(h.segment))
+	dst = append(dst, byte(len(h.label)))
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(h.metadata)))
+	dst = append(dst, h.label...)
+	return append(dst, h.metadata...)
+}
+
+// size is the length of the whole header.
+func (h *header) size() int { return fixedSize + len(h.label) + len(h.metadata) + sealSize }
+
+// parseFixed reads the part of a header that has the same length in each, and
+// says how many bytes follow it.
+func parseFixed(b []byte) (h header, label, metadata int, err error) {
+	switch {
+	case len(b) < fixedSize:
+		return h, 0, 0, fmt.Errorf("%w: %d bytes", ErrFormat, len(b))
+	case string(b[:3]) != magic[:3]:
+		return h, 0, 0, fmt.Errorf("%w: it begins with %x", ErrFormat, b[:4])
+	case b[3] != magic[3]:
+		return h, 0, 0, fmt.Errorf("%w: version %d", ErrUnsupported, b[3])
+	case b[4] != suiteGCM:
+		return h, 0, 0, fmt.Errorf("%w: suite 0x%02x", ErrUnsupported, b[4])
+	}
+	h.id = key.ID(binary.BigEndian.Uint32(b[5:]))
+	copy(h.salt[:], b[9:])
+	segment := binary.BigEndian.Uint32(b[41:])
+	label, metadata = int(b[45]), int(binary.BigEndian.Uint16(b[46:]))
+	switch {
+	case h.id == 0:
+		return header{}, 0, 0, fmt.Errorf("%w: %w", ErrFormat, key.ErrReservedID)
+	case segment < MinSegment || segment > MaxSegment:
+		return header{}, 0, 0, fmt.Errorf("%w: segments of %d bytes", ErrFormat, segment)
+	case label < 1 || label > MaxLabel:
+		return header{}, 0, 0, fmt.Errorf("%w: label of %d bytes", ErrFormat, label)
+	case metadata > MaxMetadata:
+		return header{}, 0, 0, fmt.Errorf("%w: %d bytes of metadata", ErrFormat, metadata)
+	}
+	h.segment = int(segment)
+	return h, label, metadata, nil
+}
+
+// readHeader reads a header, and returns its bytes as well.
+func readHeader(r io.Reader) (*header, []byte, error) {
+	var fixed [fixedSize]byte
+	n, err := readFull(r, fixed[:])
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, fmt.Errorf("stream: read header: %w", err)
+	}
+	h, label, metadata, err := parseFixed(fixed[:n])
+	if err != nil {
+		return nil, nil, err
+	}
+	b := make([]byte, fixedSize+label+metadata+sealSize)
+	copy(b, fixed[:])
+	n, err = readFull(r, b[fixedSize:])
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil, nil, fmt.Errorf("%w: %d bytes, want a header of %d", ErrFormat, fixedSize+n, len(b))
+	case err != nil:
+		return nil, nil, fmt.Errorf("stream: read header: %w", err)
+	}
+	h.label = string(b[fixedSize:][:label])
+	h.metadata = b[fixedSize+label:][:metadata:metadata]
+	if err := checkLabel(h.label); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	return &h, b, nil
+}
+
+// seal appends commitment and MAC to a header without them, and returns the
+// segments' cipher. open checks the two.
+func sealHeader(b []byte, h *header, k key.DEK, data []byte) ([]byte, *segments, error) {
+	info := newInfo(h, data)
+	keys := secret.Expand(k, info.header(), commitSize+macSize)
+	b = append(b, keys[:commitSize]...)
+	b = appendMAC(b, keys[commitSize:], b)
+	seg, err := newSegments(secret.Expand(k, info.segments(), secret.Size))
+	return b, seg, err
+}
+
+func openHeader(b []byte, h *header, k key.DEK, data []byte) (*segments, error) {
+	info := newInfo(h, data)
+	keys := secret.Expand(k, info.header(), commitSize+macSize)
+	macAt := len(b) - macSize
+	committed := hmac.Equal(b[macAt-commitSize:macAt], keys[:commitSize])
+	mac := appendMAC(nil, keys[commitSize:], b[:macAt])
+	if !hmac.Equal(b[macAt:], mac) || !committed {
+		return nil, ErrIntegrity
+	}
+	return newSegments(secret.Expand(k, info.segments(), secret.Size))
+}
+
+func appendMAC(dst, k, msg []byte) []byte {
+	m := hmac.New(sha256.New, k)
+	m.Write(msg)
+	return m.Sum(dst)
+}
+
+// info is what the two expansions are told: which one it is, a zero byte, the
+// header without metadata, and the associated data. Each part but the last says
+// how long it is.
+type info struct{ context string }
+
+func newInfo(h *header, data []byte) info {
+	bare := *h
+	bare.metadata = nil
+	return info{"\x00" + string(append(bare.append(make([]byte, 0, fixedSize+MaxLabel+len(data))), data...))}
+}
+
+func (i info) segments() string { return segmentLabel + i.context }
+func (i info) header() string   { return headerLabel + i.context }
+
+// readFull reads until b is full or the source ends, which is io.EOF: only the
+// source's own io.ErrUnexpectedEOF is that.
+func readFull(r io.Reader, b []byte) (n int, err error) {
+	for empty := 0; n < len(b); {
+		m, err := r.Read(b[n:])
+		if m < 0 || m > len(b)-n {
+			return n, errRead
+		}
+		n += m
+		switch {
+		case n == len(b):
+			return n, nil // the error, if any, comes again
+		case err != nil:
+			return n, err
+		case m > 0:
+			empty = 0
+		default:
+			if empty++; empty == maxEmpty {
+				return n, io.ErrNoProgress
+			}
+		}
+	}
+	return n, nil
+}
+
+const maxEmpty = 100
+
+var errRead = errors.New("stream: source returned an impossible count")
