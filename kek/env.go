@@ -22,12 +22,9 @@ import (
 // the key.
 func Env(name string) (*AES, error) {
 	refuse := func(err error) error { return &SourceError{Source: "env", Name: name, Err: err} }
-	value, ok := os.LookupEnv(name)
-	if !ok {
-		return nil, refuse(unsetError{})
-	}
-	if err := os.Unsetenv(name); err != nil {
-		return nil, refuse(err)
+	value, err := takeEnv(name)
+	if err != nil {
+		return nil, err
 	}
 	raw, err := base64.StdEncoding.Strict().DecodeString(value)
 	if err != nil {
@@ -41,6 +38,18 @@ func Env(name string) (*AES, error) {
 		return nil, refuse(err)
 	}
 	return k, nil
+}
+
+// takeEnv reads a variable and unsets it.
+func takeEnv(name string) (string, error) {
+	value, ok := os.LookupEnv(name)
+	if !ok {
+		return "", &SourceError{Source: "env", Name: name, Err: unsetError{}}
+	}
+	if err := os.Unsetenv(name); err != nil {
+		return "", &SourceError{Source: "env", Name: name, Err: err}
+	}
+	return value, nil
 }
 
 // unsetError is fs.ErrNotExist in the words of variables.

@@ -1,6 +1,7 @@
 package key
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -109,6 +110,10 @@ func (h Header) validate() error {
 	}
 	return nil
 }
+
+// IsFileContainer reports whether b begins like the container of a file key, for
+// who handles both kinds.
+func IsFileContainer(b []byte) bool { return bytes.HasPrefix(b, []byte(magicFile)) }
 
 // ParseContainer reads the container of a DEK. The result holds copies. Only
 // bytes that Append makes are accepted; on error the result is zero.

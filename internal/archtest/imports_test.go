@@ -38,11 +38,12 @@ var rows = map[string]row{
 	"nodeid":          {},
 	"envelope":        {ours: []string{"key", "internal/pinned", "internal/secret"}},
 	"keystore":        {ours: []string{"key", "envelope", "internal/secret"}},
-	"kek":             {ours: []string{"key", "internal/secret"}, outside: []string{cockroachErrors, xsys}},
+	"kek":             {ours: []string{"key", "internal/secret"}, outside: []string{cockroachErrors, xcrypto, xsys}},
+	"kek/tinkkek":     {ours: []string{"kek", "key"}, outside: []string{tink}},
 	"kek/kektest":     {ours: []string{"kek", "key"}},
 	"sidecar":         {ours: []string{"key", "internal/durable", "internal/secret"}, outside: []string{cockroachErrors}},
 
-	"stream":          {ours: []string{"key", "envelope", "keystore", "internal/durable", "internal/secret"}},
+	"stream": {ours: []string{"key", "envelope", "keystore", "internal/durable", "internal/secret"}},
 
 	"guard": {
 		ours:    []string{"key", "nodeid", "sidecar", "applier", "kek", "internal/durable"},

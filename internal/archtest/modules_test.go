@@ -38,7 +38,10 @@ func TestLinked(t *testing.T) {
 	}{
 		{pkg: "."},
 		{pkg: "kek"},
+		{pkg: "kek/kektest"},
 		{pkg: "sidecar"},
+		{pkg: "applier"},
+		{pkg: "guard"},
 		{"key", small},
 		{"key/insecurekey", small},
 		{"nodeid", small},

@@ -37,6 +37,9 @@ func newFixture(t *testing.T) fixture {
 	f := fixture{values: keyValues(), keys: [][]byte{fixedBytes(1), fixedBytes(2)}}
 	f.values["key.DEK"] = dek
 	maps.Copy(f.values, keks)
+	sources, sourceKeys := sourceValues(t)
+	maps.Copy(f.values, sources)
+	f.keys = append(f.keys, sourceKeys...)
 	maps.Copy(f.values, envelopeValues(t, dek))
 	maps.Copy(f.values, keystoreValues(t, dek))
 	maps.Copy(f.values, guardValues())
