@@ -1,6 +1,7 @@
 package kek_test
 
 import (
+	"bytes"
 	"context"
 	"sync/atomic"
 	"testing"
@@ -42,6 +43,30 @@ func (o *odd) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
 		return o.unwrap(ctx, wrapped, ad)
 	}
 	return o.KEK.Unwrap(ctx, wrapped, ad)
+}
+
+// withParams is a KEK with parameters: 8 bytes that it binds, or what its functions
+// make of that.
+type withParams struct {
+	kek.KEK
+	wrap   func(params, wrapped []byte) (p, w []byte, err error)
+	unwrap func(ctx context.Context, params, wrapped, ad []byte) ([]byte, error)
+}
+
+func (o *withParams) WrapParams(ctx context.Context, plaintext, ad []byte) (params, wrapped []byte, err error) {
+	params = []byte("abcdefgh")
+	wrapped, err = o.KEK.Wrap(ctx, plaintext, append(bytes.Clone(params), ad...))
+	if err == nil && o.wrap != nil {
+		return o.wrap(params, wrapped)
+	}
+	return params, wrapped, err
+}
+
+func (o *withParams) UnwrapParams(ctx context.Context, params, wrapped, ad []byte) ([]byte, error) {
+	if o.unwrap != nil {
+		return o.unwrap(ctx, params, wrapped, ad)
+	}
+	return o.KEK.Unwrap(ctx, wrapped, append(bytes.Clone(params), ad...))
 }
 
 func newSet(t require.TestingT, first kek.KEK, more ...kek.KEK) *kek.Set {

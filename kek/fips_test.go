@@ -14,7 +14,7 @@ import (
 )
 
 // Under the strictest FIPS mode, which is a matter of how a process starts, the
-// AES KEKs, sets and Verify work.
+// AES KEKs, sets and Verify work, and passphrases are refused.
 func TestFIPSOnly(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
@@ -31,8 +31,22 @@ func TestFIPSChild(t *testing.T) {
 		require.True(t, fips140.Enforced())
 		t.Log("strict mode is on")
 	}
+	if fips140.Enforced() {
+		k, err := kek.Passphrase(secret)
+		require.Nil(t, k)
+		require.ErrorIs(t, err, kek.ErrFIPS)
+		require.EqualError(t, err, "kek: passphrase default: not allowed in strict FIPS mode: Argon2id")
+		opened, err := kek.OpenURI(t.Context(), "passphrase:ops?file="+kekFile(t, secret))
+		require.Nil(t, opened)
+		require.ErrorIs(t, err, kek.ErrFIPS)
+		k, err = nil, nil
+		fips140.WithoutEnforcement(func() { k, err = kek.Passphrase(secret) })
+		require.NoError(t, err)
+		require.NotNil(t, k)
+	}
 	file, err := kek.File(kekFile(t, rawKEK(1)))
 	require.NoError(t, err)
+	require.Equal(t, file.ID(), openURI(t, "file:"+kekFile(t, rawKEK(1))).ID())
 	t.Setenv(envName, base64.StdEncoding.EncodeToString(rawKEK(2)))
 	env, err := kek.Env(envName)
 	require.NoError(t, err)
@@ -43,6 +57,10 @@ func TestFIPSChild(t *testing.T) {
 	both, dek := newSet(t, file, env), key.NewDEK()
 	c := wrapDEK(t, both, 7, key.Storage, dek)
 	c, err = both.RewrapDEK(t.Context(), c)
+	require.NoError(t, err)
+	c, err = both.RemoveRecipient(t.Context(), c, env.ID())
+	require.NoError(t, err)
+	c, err = both.AddRecipient(t.Context(), c, env)
 	require.NoError(t, err)
 	fileKey, err := both.WrapFileKey(t.Context(), 5, dek)
 	require.NoError(t, err)

@@ -85,6 +85,7 @@ func Passphrase(passphrase []byte, opts ...PassphraseOption) (*Argon2id, error) 
 		cost:       c.cost,
 		max:        c.max.atLeast(c.cost),
 		turn:       make(chan struct{}, 1),
+		most:       maxDerived,
 		own:        newParams(c.cost, c.salt),
 	}
 	return &Argon2id{id: id, keys: func() *derivations { return d }}, nil
@@ -157,7 +158,7 @@ func (a *Argon2id) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, erro
 	return a.UnwrapParams(ctx, wrapped[:paramsSize], wrapped[paramsSize:], ad)
 }
 
-// maxDerived bounds how many keys are kept: one for each salt that is met.
+// maxDerived bounds how many keys are kept, one for each salt that is met.
 const maxDerived = 64
 
 // derivations are the keys that a passphrase gives under one salt or another.
@@ -165,6 +166,7 @@ type derivations struct {
 	passphrase []byte
 	cost, max  Cost
 	turn       chan struct{} // held by who derives, so that one at a time takes the memory
+	most       int           // how many keys are kept
 
 	mu      sync.Mutex
 	own     params // of new wraps
@@ -217,7 +219,7 @@ func (d *derivations) find(p params) gcm {
 func (d *derivations) keep(x derived) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.derived) == maxDerived {
+	if len(d.derived) == d.most {
 		i := slices.IndexFunc(d.derived, func(o derived) bool { return o.params != d.own })
 		d.derived = slices.Delete(d.derived, i, i+1)
 	}
