@@ -87,6 +87,7 @@ type entry struct {
 	state   atomic.Uint32 // key.State
 	cipher  atomic.Pointer[envelope.Cipher]
 	dek     atomic.Pointer[key.DEK]
+	streams atomic.Pointer[key.DEK] // derived from dek, from its first use
 	meter   meter
 	epoch   int // the last one activated with, -1 before; under Store.mu
 }

@@ -207,6 +207,7 @@ func (s *Store) Destroy(id key.ID) error {
 		e.state.Store(uint32(key.Destroyed))
 		e.cipher.Store(nil)
 		e.dek.Store(nil)
+		e.streams.Store(nil)
 		e.meter.sealer.Store(nil)
 		return nil
 	default:

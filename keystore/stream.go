@@ -28,15 +28,15 @@ func (s *Store) NewStreamKey() (id key.ID, salt [StreamSalt]byte, k key.DEK, err
 		if a == nil {
 			return 0, salt, key.DEK{}, ErrNoActiveKey
 		}
-		dek := a.entry.dek.Load()
-		if dek == nil || a.entry.usable() != nil {
+		streams := a.entry.streamKey()
+		if streams == nil || a.entry.usable() != nil {
 			continue // another one is active since, or none
 		}
 		if _, err := a.entry.meter.Reserve(envelope.Usage{Seals: 1}); err != nil {
 			return 0, salt, key.DEK{}, err
 		}
 		rand.Read(salt[:])
-		return a.entry.id, salt, streamKey(*dek, salt), nil
+		return a.entry.id, salt, secret.Extract(*streams, salt[:]), nil
 	}
 }
 
@@ -51,13 +51,27 @@ func (s *Store) StreamKey(id key.ID, salt [StreamSalt]byte) (key.DEK, error) {
 	if e.purpose != key.Storage {
 		return key.DEK{}, e.fail(ErrPurpose)
 	}
-	dek := e.dek.Load()
-	if dek == nil {
+	streams := e.streamKey()
+	if streams == nil {
 		return key.DEK{}, e.fail(ErrDestroyed)
 	}
-	return streamKey(*dek, salt), nil
+	return secret.Extract(*streams, salt[:]), nil
 }
 
-func streamKey(dek key.DEK, salt [StreamSalt]byte) key.DEK {
-	return secret.Extract(secret.Derive(dek, streamLabel), salt[:])
+// streamKey returns the subkey that all streams under e have in common, or nil if
+// e is destroyed. It is kept from its first use.
+func (e *entry) streamKey() *key.DEK {
+	dek := e.dek.Load()
+	if dek == nil {
+		return nil
+	}
+	if k := e.streams.Load(); k != nil {
+		return k
+	}
+	k := secret.Derive(*dek, streamLabel)
+	e.streams.Store(&k)
+	if e.dek.Load() == nil { // destroyed meanwhile, and not to be kept
+		e.streams.Store(nil)
+	}
+	return &k
 }

@@ -82,3 +82,33 @@ func BenchmarkOpen(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkSetUp is what a stream costs before its first byte and after its last.
+func BenchmarkSetUp(b *testing.B) {
+	keys := newStore(b)
+	b.Run("seal", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			w, err := stream.NewWriter(b.Context(), io.Discard, keys, place)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	sealed := seal(b, keys, place, nil)
+	b.Run("open", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			r, err := stream.NewReader(b.Context(), bytes.NewReader(sealed), keys, place)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := r.WriteTo(io.Discard); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

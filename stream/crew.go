@@ -62,7 +62,7 @@ func (c *crew) free() *slot {
 }
 
 // start puts the slot that free returned to work. The caller will do one slot that
-// waits; helpers are for more.
+// waits; helpers are for more, and not for what takes less time than to wake one.
 func (c *crew) start() {
 	if c.most == 0 {
 		c.tail++
@@ -71,7 +71,7 @@ func (c *crew) start() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tail++
-	if c.tail-c.next > 1 && c.helpers < c.most {
+	if c.tail-c.next > 1 && c.helpers < c.most && len(c.at(c.tail-1).in) >= MinSegment {
 		c.helpers++
 		go c.help()
 	}

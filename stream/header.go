@@ -24,11 +24,8 @@ const (
 	maxHeader = fixedSize + MaxLabel + MaxMetadata + sealSize
 )
 
-// The two uses of a stream's key. The labels are part of the format.
-const (
-	segmentLabel = "atrest/v2/stream/segments"
-	headerLabel  = "atrest/v2/stream/header"
-)
+// expandLabel is part of the format.
+const expandLabel = "atrest/v2/stream/keys"
 
 // header is a parsed header; what seals it is apart.
 type header struct {
@@ -114,48 +111,46 @@ func readHeader(r io.Reader) (*header, []byte, error) {
 	return &h, b, nil
 }
 
-// seal appends commitment and MAC to a header without them, and returns the
-// segments' cipher. open checks the two.
+// sealHeader appends commitment and MAC to a header without them, and returns the
+// segments' cipher. openHeader checks the two.
 func sealHeader(b []byte, h *header, k key.DEK, data []byte) ([]byte, *segments, error) {
-	info := newInfo(h, data)
-	keys := secret.Expand(k, info.header(), commitSize+macSize)
-	b = append(b, keys[:commitSize]...)
-	b = appendMAC(b, keys[commitSize:], b)
-	seg, err := newSegments(secret.Expand(k, info.segments(), secret.Size))
+	keys := expand(k, h, data)
+	b = append(b, keys.commitment...)
+	b = keys.appendMAC(b, b)
+	seg, err := newSegments(keys.segments)
 	return b, seg, err
 }
 
 func openHeader(b []byte, h *header, k key.DEK, data []byte) (*segments, error) {
-	info := newInfo(h, data)
-	keys := secret.Expand(k, info.header(), commitSize+macSize)
-	macAt := len(b) - macSize
-	committed := hmac.Equal(b[macAt-commitSize:macAt], keys[:commitSize])
-	mac := appendMAC(nil, keys[commitSize:], b[:macAt])
-	if !hmac.Equal(b[macAt:], mac) || !committed {
+	keys := expand(k, h, data)
+	mac := len(b) - macSize
+	committed := hmac.Equal(b[mac-commitSize:mac], keys.commitment)
+	if !hmac.Equal(b[mac:], keys.appendMAC(nil, b[:mac])) || !committed {
 		return nil, ErrIntegrity
 	}
-	return newSegments(secret.Expand(k, info.segments(), secret.Size))
+	return newSegments(keys.segments)
 }
 
-func appendMAC(dst, k, msg []byte) []byte {
-	m := hmac.New(sha256.New, k)
+// streamKeys is what becomes of a stream's key: the first output of HKDF for the
+// segments, the second for the header.
+type streamKeys struct{ segments, commitment, mac []byte }
+
+// expand tells HKDF the label, a zero byte, the header without metadata, and the
+// associated data. Each part but the last says how long it is.
+func expand(k key.DEK, h *header, data []byte) streamKeys {
+	bare := *h
+	bare.metadata = nil
+	info := append(make([]byte, 0, len(expandLabel)+1+fixedSize+MaxLabel+len(data)), expandLabel+"\x00"...)
+	info = append(bare.append(info), data...)
+	b := secret.Expand(k, string(info), secret.Size+commitSize+macSize)
+	return streamKeys{b[:secret.Size], b[secret.Size:][:commitSize], b[secret.Size+commitSize:]}
+}
+
+func (k streamKeys) appendMAC(dst, msg []byte) []byte {
+	m := hmac.New(sha256.New, k.mac)
 	m.Write(msg)
 	return m.Sum(dst)
 }
-
-// info is what the two expansions are told: which one it is, a zero byte, the
-// header without metadata, and the associated data. Each part but the last says
-// how long it is.
-type info struct{ context string }
-
-func newInfo(h *header, data []byte) info {
-	bare := *h
-	bare.metadata = nil
-	return info{"\x00" + string(append(bare.append(make([]byte, 0, fixedSize+MaxLabel+len(data))), data...))}
-}
-
-func (i info) segments() string { return segmentLabel + i.context }
-func (i info) header() string   { return headerLabel + i.context }
 
 // readFull reads until b is full or the source ends, which is io.EOF: only the
 // source's own io.ErrUnexpectedEOF is that.

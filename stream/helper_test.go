@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"bytes"
+	"crypto/fips140"
 	"io"
 	"testing"
 
@@ -75,6 +76,14 @@ func (k *fixedKeys) NewStreamKey() (key.ID, [keystore.StreamSalt]byte, key.DEK, 
 	dek, err := k.StreamKey(keyID, k.salt)
 	return keyID, k.salt, dek, err
 }
+
+// byHandOf is the second implementation of what keys and place make.
+func byHandOf(k *fixedKeys, segment int) byHand {
+	return byHand{dek: counting(0, 32), id: keyID, salt: k.salt[:], segment: segment, at: place}
+}
+
+// strictFIPS says that no stream can be foreseen: its nonces are random.
+func strictFIPS() bool { return fips140.Enforced() }
 
 func seal(tb testing.TB, keys stream.Keys, at stream.Place, plaintext []byte, opts ...stream.Option) []byte {
 	tb.Helper()

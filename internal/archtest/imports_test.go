@@ -59,7 +59,7 @@ var rows = map[string]row{
 	"internal/crashfs":  {ours: []string{"internal/durable"}},
 	"internal/archtest": {},
 	"internal/bench": {ours: []string{
-		"key", "key/insecurekey", "envelope", "keystore", "kek", "kek/kektest", "sidecar",
+		"key", "key/insecurekey", "envelope", "keystore", "kek", "kek/kektest", "sidecar", "stream",
 	}},
 }
 

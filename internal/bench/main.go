@@ -121,6 +121,7 @@ func rows(cfg config) []row {
 	out = append(out, valueRows()...)
 	out = append(out, saltRows(cfg)...)
 	out = append(out, keyRows(cfg)...)
+	out = append(out, streamRows(cfg)...)
 	out = append(out, fileRows(cfg)...)
 	return out
 }
