@@ -41,6 +41,7 @@ type options struct {
 	observer   Observer
 	limits     keystore.Limits
 	extended   bool
+	sealing    []envelope.SealerOption
 	kekTimeout time.Duration
 	members    []nodeid.Member
 	strict     bool
@@ -72,6 +73,13 @@ func WithLimits(l keystore.Limits) Option { return func(o *options) { o.limits =
 // no registration: 12 bytes more for each value, and somewhat slower for small
 // ones.
 func WithExtendedOnly() Option { return func(o *options) { o.extended = true } }
+
+// WithSealing sets how values are sealed: [envelope.WithCompression] for values that
+// get smaller by it, [envelope.WithXChaCha] for processors without instructions for
+// AES. Whatever was sealed opens whatever this says.
+func WithSealing(opts ...envelope.SealerOption) Option {
+	return func(o *options) { o.sealing = append(o.sealing, opts...) }
+}
 
 // WithKEKTimeout bounds each call to a KEK. The default is 10 seconds.
 func WithKEKTimeout(d time.Duration) Option { return func(o *options) { o.kekTimeout = d } }

@@ -61,7 +61,7 @@ func newNode(cfg Config, o options) (*Node, error) {
 	rand.Read(n.load[:])
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.state.Store(applier.New(applier.Generation2))
-	storeOpts := []keystore.Option{keystore.WithLimits(o.limits), keystore.WithObserver(meter{n})}
+	storeOpts := []keystore.Option{keystore.WithLimits(o.limits), keystore.WithObserver(meter{n}), keystore.WithSealing(o.sealing...)}
 	if o.extended {
 		storeOpts = append(storeOpts, keystore.WithExtendedOnly())
 	}

@@ -13,23 +13,27 @@ const (
 	gcmOverhead  = gcmNonceSize + TagSize
 )
 
-// aead is AES-256-GCM in one of two forms. The form that chooses its own nonces
-// is the only one that strict FIPS mode allows; it has the nonce in front of the
-// ciphertext, as an envelope does.
+// aead is AES-256-GCM in one of two forms, or XChaCha20-Poly1305. The form that
+// chooses its own nonces is the only one that strict FIPS mode allows; it has the
+// nonce in front of the ciphertext, as an envelope does.
 //
 // It is held by pointer where a value that can be printed leads to it: fmt may
 // print what one pointer points to, never two.
 type aead struct {
 	gcm    cipher.AEAD
-	random bool
+	nonce  int  // bytes of it
+	random bool // it chooses them
 }
+
+// fast reports whether it can be used without asking what form it has.
+func (a *aead) fast() bool { return !a.random && a.nonce == gcmNonceSize }
 
 func newAEAD(k []byte) (*aead, error) {
 	block, err := aes.NewCipher(k)
 	if err != nil {
 		return nil, err
 	}
-	a := &aead{random: fips140.Enforced()}
+	a := &aead{nonce: gcmNonceSize, random: fips140.Enforced()}
 	if a.random {
 		a.gcm, err = cipher.NewGCMWithRandomNonce(block)
 	} else {
@@ -44,7 +48,7 @@ func (a *aead) skip() int {
 	if a.random {
 		return 0
 	}
-	return gcmNonceSize
+	return a.nonce
 }
 
 // open appends the plaintext to dst. sealed begins with the nonce or not, as the
@@ -59,7 +63,7 @@ func (a *aead) open(dst, nonce, sealed, aad []byte) ([]byte, error) {
 // seal appends ciphertext and tag to dst, which ends with the nonce or, where the
 // form chooses it, with room for it.
 func (a *aead) seal(dst, plaintext, aad []byte) []byte {
-	at := len(dst) - gcmNonceSize
+	at := len(dst) - a.nonce
 	if a.random {
 		return a.gcm.Seal(dst[:at], nil, plaintext, aad)
 	}

@@ -31,6 +31,7 @@ type issuer struct {
 	c       *Cipher
 	meter   Meter
 	counted bool
+	chacha  bool // extended nonces are those of suite 0x04
 	writer  Writer
 	start   uint64 // the first counted nonce
 
@@ -74,7 +75,7 @@ func (b *block) fits(w uint64, size int) bool {
 
 // fast reports whether a plaintext can be sealed without further ado.
 func (b *block) fast(w uint64, plaintext []byte) bool {
-	return len(plaintext) <= MaxPlaintext && b.fits(w, len(plaintext)) && !b.aead.random
+	return len(plaintext) <= MaxPlaintext && b.fits(w, len(plaintext)) && b.aead.fast()
 }
 
 // claim takes the next seal if the word is still w. Only who claims it may use
@@ -99,11 +100,15 @@ func (b *block) put(dst []byte, w uint64) {
 	b.putExtended(dst)
 }
 
-// putExtended writes an extended nonce: half of it is the salt, half is fresh for
-// each message. Strict FIPS mode draws that half itself.
+// putExtended writes an extended nonce. Of suite 0x03 half of it is the salt, half
+// is fresh for each message, and strict FIPS mode draws that half itself; of suite
+// 0x04 all of it is fresh.
 func (b *block) putExtended(dst []byte) {
 	copy(dst, b.prefix[:])
-	if !b.aead.random {
+	switch {
+	case b.header.Suite == XChaCha20Poly1305:
+		rand.Read(dst[HeaderSize:])
+	case !b.aead.random:
 		rand.Read(dst[prefixSize:])
 	}
 }
@@ -208,6 +213,13 @@ func (s *issuer) newBlock(grant Usage) (*block, error) {
 		b.header = Header{Suite: AES256GCM, KeyID: s.c.id}
 		binary.BigEndian.PutUint16(b.prefix[HeaderSize:], s.writer.Node16)
 		binary.BigEndian.PutUint16(b.prefix[HeaderSize+2:], s.writer.Epoch)
+	} else if s.chacha {
+		a, err := s.c.xchacha()
+		if err != nil {
+			return nil, err
+		}
+		b.aead = a
+		b.header = Header{Suite: XChaCha20Poly1305, KeyID: s.c.id}
 	} else {
 		if err := s.freshSalt(); err != nil {
 			return nil, err
@@ -330,8 +342,11 @@ func (s *issuer) suite() Suite {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.counted && s.issued < maxCounted {
+	switch {
+	case s.counted && s.issued < maxCounted:
 		return AES256GCM
+	case s.chacha:
+		return XChaCha20Poly1305
 	}
 	return XAES256GCM
 }

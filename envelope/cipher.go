@@ -26,6 +26,7 @@ type Cipher struct {
 	dek  key.DEK
 	gcm  *aead                // suite 0x01
 	xaes atomic.Pointer[xaes] // suite 0x03, from its first use
+	cha  atomic.Pointer[aead] // suite 0x04, from its first use
 }
 
 var errNoKey = errors.New("the zero DEK holds no key")
@@ -133,9 +134,29 @@ func (c *Cipher) open(dst, env []byte, bind *binding) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.Suite == AES256GCM {
-		return openWith(c.gcm, dst, env, HeaderSize, h, bind)
+	if h.Flag == 1 {
+		return c.openCompressed(dst, env, h, bind)
 	}
+	return c.openBody(dst, env, h, bind)
+}
+
+// openBody opens what is sealed, compressed or not.
+func (c *Cipher) openBody(dst, env []byte, h Header, bind *binding) ([]byte, error) {
+	switch h.Suite {
+	case AES256GCM, AES256GCMSnappy:
+		return openWith(c.gcm, dst, env, HeaderSize, h, bind)
+	case XChaCha20Poly1305:
+		a, err := c.xchacha()
+		if err != nil {
+			return nil, err
+		}
+		return openWith(a, dst, env, HeaderSize, h, bind)
+	default:
+		return c.openXAES(dst, env, h, bind)
+	}
+}
+
+func (c *Cipher) openXAES(dst, env []byte, h Header, bind *binding) ([]byte, error) {
 	x, err := c.extended()
 	if err != nil {
 		return nil, err
@@ -162,8 +183,6 @@ func (c *Cipher) check(env []byte, kind uint8) (Header, error) {
 		return Header{}, err
 	case kind == raftGeneration1 && h.Suite != AES256GCM:
 		return Header{}, generation1Error(h)
-	case h.Flag != 0 || h.Suite != AES256GCM && h.Suite != XAES256GCM:
-		return Header{}, fmt.Errorf("%w: %s with flag %d", ErrUnsupported, h.Suite, h.Flag)
 	case h.KeyID != c.id:
 		return Header{}, fmt.Errorf("%w: %s, not %s", ErrKeyMismatch, h.KeyID, c.id)
 	case len(env)-h.Suite.Overhead() > MaxPlaintext:
@@ -172,16 +191,16 @@ func (c *Cipher) check(env []byte, kind uint8) (Header, error) {
 	return h, nil
 }
 
-// openWith opens env, whose GCM nonce begins at offset at. What opening could
+// openWith opens env, whose nonce for a begins at offset at. What opening could
 // overwrite before it is read is copied first; a ciphertext in the way moves to
 // where the plaintext will be.
 func openWith(a *aead, dst, env []byte, at int, h Header, bind *binding) ([]byte, error) {
 	p := scratch.Get().(*[]byte)
 	defer scratch.Put(p)
-	*p = bind.append(append((*p)[:0], env[at:at+gcmNonceSize]...), h)
-	nonce, aad := (*p)[:gcmNonceSize], (*p)[gcmNonceSize:]
+	*p = bind.append(append((*p)[:0], env[at:at+a.nonce]...), h)
+	nonce, aad := (*p)[:a.nonce], (*p)[a.nonce:]
 
-	end := len(dst) + len(env) - at - gcmOverhead
+	end := len(dst) + len(env) - at - a.nonce - TagSize
 	dst = grow(dst, end)
 	sealed := env[at+a.skip():]
 	if overlap(dst[len(dst):end], env) {

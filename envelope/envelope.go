@@ -23,10 +23,9 @@
 //	.  tag         16 bytes
 //
 // The pairs of version and flag are 0x01/0, 0x02/1, 0x03/0, 0x03/1, 0x04/0 and
-// 0x04/1; no other pair is an envelope. Suite 0x01 and 0x02 use the DEK itself,
-// 0x03 its subkey by HKDF-Expand under the label "atrest/v2/xaes-256-gcm". This
-// version seals and opens 0x01/0 and 0x03/0, and says of the others that they are
-// not supported.
+// 0x04/1; no other pair is an envelope. Suites 0x01 and 0x02 use the DEK itself,
+// 0x03 and 0x04 its subkeys by HKDF-Expand under the labels "atrest/v2/xaes-256-gcm"
+// and "atrest/v2/xchacha20-poly1305". A compressed body is a Snappy block.
 //
 // # Nonces
 //
@@ -34,8 +33,9 @@
 // is node16, epoch and a 64-bit count that starts at a random value: it is this
 // process's own as long as its [Writer] is, and the process is not cloned while it
 // runs. An extended nonce (0x03) is a random 12-byte salt that serves at most 2^24
-// seals, and 12 random bytes for each of them: it needs no coordination at all.
-// Under GODEBUG=fips140=only there is no sealing with 0x01; all else works.
+// seals, and 12 random bytes for each of them; that of 0x04 is 24 random bytes.
+// They need no coordination at all. Under GODEBUG=fips140=only there is no sealing
+// with 0x01 and 0x02 and no 0x04; all else works.
 //
 // Nothing here panics on bad data. The bytes are stable; docs/FORMATS.md draws
 // them.
@@ -112,8 +112,7 @@ type Header struct {
 }
 
 // ParseHeader reads the header of an envelope, all of which must be given: it
-// refuses one that is too short for its suite. It knows suites and flags that
-// this version does not open. Nothing is authenticated yet.
+// refuses one that is too short for its suite. Nothing is authenticated yet.
 func ParseHeader(env []byte) (Header, error) {
 	if len(env) < HeaderSize {
 		return Header{}, fmt.Errorf("%w: %d bytes", ErrShort, len(env))

@@ -286,32 +286,6 @@ func TestGeneration1(t *testing.T) {
 	require.Nil(t, got)
 }
 
-// Suites that are known and not implemented are refused by name, whatever else is
-// wrong with the envelope and with room in dst or not.
-func TestUnsupported(t *testing.T) {
-	c := newCipher(t)
-	for _, h := range []envelope.Header{
-		{Suite: envelope.AES256GCMSnappy, Flag: 1, KeyID: keyID},
-		{Suite: envelope.XAES256GCM, Flag: 1, KeyID: keyID},
-		{Suite: envelope.XChaCha20Poly1305, Flag: 0, KeyID: keyID},
-		{Suite: envelope.XChaCha20Poly1305, Flag: 1, KeyID: keyID},
-	} {
-		env := append(envelope.AppendStorageAAD(nil, h, nil), make([]byte, 100)...)
-		for _, dst := range [][]byte{nil, make([]byte, 0, 500)} {
-			got, err := c.OpenStorage(dst, env, nil)
-			require.ErrorIs(t, err, envelope.ErrUnsupported)
-			require.ErrorContains(t, err, h.Suite.String())
-			require.Nil(t, got)
-			got, err = c.OpenRaft(dst, env, group)
-			require.ErrorIs(t, err, envelope.ErrUnsupported)
-			require.Nil(t, got)
-			got, err = c.OpenRaftGeneration1(dst, env)
-			require.ErrorIs(t, err, envelope.ErrSuite)
-			require.Nil(t, got)
-		}
-	}
-}
-
 func TestLimits(t *testing.T) {
 	c := newCipher(t)
 	longest := make([]byte, envelope.MaxLocation)

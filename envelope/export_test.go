@@ -8,6 +8,9 @@ import (
 	"io"
 	"testing"
 
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/atrestdb/atrest/internal/secret"
 	"github.com/atrestdb/atrest/key"
 )
 
@@ -19,7 +22,7 @@ const (
 )
 
 // NewCipherForSuiteKey returns a cipher whose key for every suite is k itself,
-// without a derivation for suite 0x03.
+// without a derivation for suites 0x03 and 0x04.
 func NewCipherForSuiteKey(t testing.TB, id key.ID, k key.DEK) *Cipher {
 	t.Helper()
 	c, err := NewCipher(id, k)
@@ -31,13 +34,16 @@ func NewCipherForSuiteKey(t testing.TB, id key.ID, k key.DEK) *Cipher {
 		t.Fatal(err)
 	}
 	c.xaes.Store(x)
+	if a, err := chacha20poly1305.NewX(secret.Bytes(k)); err == nil {
+		c.cha.Store(&aead{gcm: a, nonce: chacha20poly1305.NonceSizeX})
+	}
 	return c
 }
 
 // SealerWithNonce returns a sealer whose next seal has this nonce: 12 bytes for
-// suite 0x01, 24 for 0x03. A warm one has a block at hand already. Until the test
+// suite 0x01, 24 for 0x03, and for 0x04 with that option. A warm one has a block at hand already. Until the test
 // ends the random source is one that begins with the nonce.
-func SealerWithNonce(t testing.TB, c *Cipher, nonce []byte, warm bool) *Sealer {
+func SealerWithNonce(t testing.TB, c *Cipher, nonce []byte, warm bool, opts ...SealerOption) *Sealer {
 	t.Helper()
 	var (
 		s      *Sealer
@@ -52,7 +58,7 @@ func SealerWithNonce(t testing.TB, c *Cipher, nonce []byte, warm bool) *Sealer {
 		}, nil)
 		s.issue.start = binary.BigEndian.Uint64(nonce[4:])
 	} else {
-		s, err = c.NewSealer(nil)
+		s, err = c.NewSealer(nil, opts...)
 		rand.Reader = io.MultiReader(bytes.NewReader(nonce), rand.Reader)
 	}
 	if err != nil {
@@ -150,4 +156,28 @@ func ForgetSalts(c *Cipher) {
 			}
 		}
 	}
+}
+
+// SealBody seals a body under a header, whatever they say of each other.
+func SealBody(t testing.TB, c *Cipher, h Header, body, location []byte) []byte {
+	t.Helper()
+	s, err := c.NewSealer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, w, err := s.issue.take(0, len(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.seal(nil, body, w, h, &binding{kind: storage, location: location})
+}
+
+// NewXChaCha returns the AEAD of suite 0x04.
+func NewXChaCha(t testing.TB, k []byte) cipher.AEAD {
+	t.Helper()
+	a, err := chacha20poly1305.NewX(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
 }

@@ -18,11 +18,11 @@ func TestStrictFIPSProcess(t *testing.T) {
 	}
 	exe, err := os.Executable()
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), exe, "-test.v", "-test.run=^(TestStrictFIPS|TestVectors|TestGeneration2Vectors|TestXAESVectors|TestRefusals|TestSealOverlap|TestOpenOverlap|TestInPlace)$")
+	cmd := exec.CommandContext(t.Context(), exe, "-test.v", "-test.run=^(TestStrictFIPS|TestVectors|TestGeneration2Vectors|TestXAESVectors|TestRefusals|TestSealOverlap|TestOpenOverlap|TestInPlace|TestEverySuiteOpens|TestWhenToCompress|TestXChaChaUnderStrictFIPS)$")
 	cmd.Env = append(os.Environ(), "GODEBUG=fips140=only")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	for _, name := range []string{"TestStrictFIPS", "TestVectors", "TestGeneration2Vectors", "TestXAESVectors", "TestRefusals", "TestSealOverlap", "TestOpenOverlap", "TestInPlace"} {
+	for _, name := range []string{"TestStrictFIPS", "TestVectors", "TestGeneration2Vectors", "TestXAESVectors", "TestRefusals", "TestSealOverlap", "TestOpenOverlap", "TestInPlace", "TestEverySuiteOpens", "TestWhenToCompress", "TestXChaChaUnderStrictFIPS"} {
 		require.Contains(t, string(out), "--- PASS: "+name+" ", "%s", out)
 	}
 }

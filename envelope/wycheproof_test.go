@@ -2,6 +2,7 @@ package envelope_test
 
 import (
 	"bytes"
+	"crypto/fips140"
 	"os"
 	"path/filepath"
 	"testing"
@@ -73,4 +74,43 @@ func TestWycheproofAESGCM(t *testing.T) {
 	t.Logf("256-bit key, 96-bit nonce, 128-bit tag: %v", results)
 	require.Positive(t, results["valid"])
 	require.Positive(t, results["invalid"])
+}
+
+func TestWycheproofXChaCha20Poly1305(t *testing.T) {
+	dir := sharedVectors(t)
+	if dir == "" {
+		t.Skip("the Wycheproof files are not part of the repository and no folder above it has them in shared/vectors")
+	}
+	if fips140.Enforced() {
+		t.Skip("suite 0x04 is refused under GODEBUG=fips140=only")
+	}
+	var file struct {
+		TestGroups []struct {
+			IVSize int
+			Tests  []struct {
+				TcID                       int
+				Key, IV, AAD, Msg, CT, Tag hexBytes
+				Result                     string
+			}
+		}
+	}
+	readJSON(t, &file, dir, "wycheproof", "xchacha20_poly1305_test.json")
+	results := map[string]int{}
+	for _, g := range file.TestGroups {
+		if g.IVSize != 192 {
+			continue
+		}
+		for _, v := range g.Tests {
+			got, err := envelope.NewXChaCha(t, v.Key).Open(nil, v.IV, append(bytes.Clone(v.CT), v.Tag...), v.AAD)
+			results[v.Result]++
+			if v.Result == "valid" {
+				require.NoError(t, err, v.TcID)
+				require.True(t, bytes.Equal(v.Msg, got), v.TcID)
+			} else {
+				require.Error(t, err, v.TcID)
+			}
+		}
+	}
+	require.Greater(t, results["valid"], 50)
+	require.Greater(t, results["invalid"], 50)
 }

@@ -69,6 +69,7 @@ type Store struct {
 	limits       Limits
 	observer     Observer
 	extendedOnly bool
+	sealing      []envelope.SealerOption
 
 	mu sync.Mutex // of changes; readers do without
 }
@@ -109,6 +110,12 @@ func WithObserver(o Observer) Option { return func(s *Store) { s.observer = o } 
 // when it is activated with an epoch. It is for processes that may be copied with
 // their memory, see [envelope.Cipher.NewCountedSealer].
 func WithExtendedOnly() Option { return func(s *Store) { s.extendedOnly = true } }
+
+// WithSealing sets how every key seals: [envelope.WithCompression],
+// [envelope.WithXChaCha]. Whatever was sealed opens whatever this says.
+func WithSealing(opts ...envelope.SealerOption) Option {
+	return func(s *Store) { s.sealing = append(s.sealing, opts...) }
+}
 
 // New returns an empty store.
 func New(opts ...Option) (*Store, error) {

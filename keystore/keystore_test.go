@@ -330,7 +330,7 @@ func TestOpenErrors(t *testing.T) {
 		"header only":      {env[:6], envelope.ErrShort},
 		"unknown version":  {change(0, 9), envelope.ErrSuite},
 		"unknown flag":     {change(1, 7), envelope.ErrSuite},
-		"snappy":           {append([]byte{2, 1}, env[2:]...), envelope.ErrUnsupported},
+		"another suite":    {append([]byte{2, 1}, env[2:]...), envelope.ErrIntegrity},
 		"no key":           {change(5, 0), key.ErrReservedID},
 		"unknown key":      {change(5, 3), keystore.ErrUnknownKey},
 		"neither":          {append([]byte{9, 9, 9, 9, 9, 9}, env[6:]...), envelope.ErrSuite},
@@ -442,4 +442,22 @@ func TestAllocations(t *testing.T) {
 			require.Zero(t, got, "%s, %s", name, what)
 		}
 	}
+}
+
+// How keys seal is an option; all of it opens in every store.
+func TestSealingOptions(t *testing.T) {
+	value, location := bytes.Repeat([]byte("value "), 20), []byte("location")
+	s := newStore(t, keystore.WithSealing(envelope.WithCompression()))
+	require.NoError(t, s.Install(7, key.Storage, fixedDEK(t, 1)))
+	require.NoError(t, s.Activate(7))
+	env, err := s.Storage().Seal(nil, value, location)
+	require.NoError(t, err)
+	require.Equal(t, []byte{byte(envelope.XAES256GCM), 1}, env[:2])
+	require.Less(t, len(env), len(value))
+
+	plain := newStore(t)
+	require.NoError(t, plain.Install(7, key.Storage, fixedDEK(t, 1)))
+	got, err := plain.Storage().Open(nil, env, location)
+	require.NoError(t, err)
+	require.Equal(t, value, got)
 }

@@ -83,7 +83,7 @@ func (s *Store) Activate(id key.ID) error {
 		if a := s.active[e.purpose].Load(); a != nil && a.entry == e {
 			return nil, nil //nolint:nilnil // Nothing to change and nothing wrong.
 		}
-		return c.NewSealer(&e.meter)
+		return c.NewSealer(&e.meter, s.sealing...)
 	})
 }
 
@@ -98,9 +98,9 @@ func (s *Store) ActivateCounted(id key.ID, w envelope.Writer) error {
 		}
 		e.epoch = int(w.Epoch)
 		if s.extendedOnly {
-			return c.NewSealer(&e.meter)
+			return c.NewSealer(&e.meter, s.sealing...)
 		}
-		return c.NewCountedSealer(w, &e.meter)
+		return c.NewCountedSealer(w, &e.meter, s.sealing...)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 
 const (
 	cockroachErrors = "github.com/cockroachdb/errors"
+	snappy          = "github.com/golang/snappy"
 	xcrypto         = "golang.org/x/crypto"
 	xsys            = "golang.org/x/sys"
 	tink            = "github.com/tink-crypto/tink-go/v2"
@@ -36,7 +37,7 @@ var rows = map[string]row{
 	"key":             {ours: []string{"internal/secret"}},
 	"key/insecurekey": {ours: []string{"key", "internal/secret"}},
 	"nodeid":          {},
-	"envelope":        {ours: []string{"key", "internal/pinned", "internal/secret"}},
+	"envelope":        {ours: []string{"key", "internal/pinned", "internal/secret"}, outside: []string{snappy, xcrypto, xsys}},
 	"keystore":        {ours: []string{"key", "envelope", "internal/secret"}},
 	"kek":             {ours: []string{"key", "internal/secret"}, outside: []string{cockroachErrors, xcrypto, xsys}},
 	"kek/tinkkek":     {ours: []string{"kek", "key"}, outside: []string{tink}},

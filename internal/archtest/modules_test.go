@@ -11,6 +11,7 @@ import (
 // direct are the modules that the root module may require directly: everybody
 // who imports the library gets them.
 var direct = []string{
+	snappy,
 	xcrypto,
 	xsys,
 	tink,
@@ -31,7 +32,7 @@ func TestDirectDependencies(t *testing.T) {
 // What a package links, over all that it imports in turn: the packages that run
 // for every value, and those below them, stay small.
 func TestLinked(t *testing.T) {
-	small := []string{xcrypto, xsys}
+	small := []string{snappy, xcrypto, xsys}
 	tests := []struct {
 		pkg  string
 		only []string // modules other than ours; nil: all but Tink
