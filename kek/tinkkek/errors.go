@@ -62,7 +62,7 @@ func remote(err error) error {
 }
 
 // unopened is what is said of a ciphertext that is not authentic.
-var unopened = regexp.MustCompile(`Decryption failed: |message authentication failed|invalid ciphertext`)
+var unopened = regexp.MustCompile(`Decryption failed: |message authentication fail(?:ed|ure)|HMAC: invalid MAC|invalid ciphertext`)
 
 // kindOfCode looks for the codes of AWS and of gRPC.
 func kindOfCode(err error) error {

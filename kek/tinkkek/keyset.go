@@ -63,7 +63,7 @@ func checkType(typeURL string) error {
 	if !slices.Contains([]string{
 		"AesGcmKey", "AesGcmSivKey", "AesCtrHmacAeadKey", "XAesGcmKey", "ChaCha20Poly1305Key", "XChaCha20Poly1305Key",
 	}, name) {
-		return fmt.Errorf("%w: %s is none of an AEAD in memory", ErrKeyset, name)
+		return fmt.Errorf("%w: key type %.80q is none of an AEAD in memory", ErrKeyset, name)
 	}
 	if fips140.Enforced() && name != "AesCtrHmacAeadKey" {
 		return fmt.Errorf("%w: %s, want AesCtrHmacAeadKey", kek.ErrFIPS, name)
@@ -77,8 +77,9 @@ func checkType(typeURL string) error {
 // For the rest it is like [FromHandle].
 func EncryptedFile(ctx context.Context, path string, master tink.AEADWithContext, opts ...Option) (*KEK, error) {
 	c := newConfig(opts)
+	c.name = path
 	if master == nil {
-		return nil, refuse(path, errNoAEAD)
+		return nil, c.refuse(errNoAEAD)
 	}
 	text, err := kek.ReadFile(path, maxKeyset, c.files...)
 	if err != nil {
@@ -88,9 +89,9 @@ func EncryptedFile(ctx context.Context, path string, master tink.AEADWithContext
 	h, err := keyset.ReadWithContext(ctx, reader(text), m, nil)
 	switch {
 	case m.err != nil: // Tink passes on its text alone
-		return nil, refuse(path, explain(ctx, m.err, c.errs, remote))
+		return nil, c.refuse(explain(ctx, m.err, c.errs, remote))
 	case err != nil: // which may show what stands in the file
-		return nil, refuse(path, fmt.Errorf("%w: it is not one, or not encrypted", ErrKeyset))
+		return nil, c.refuse(fmt.Errorf("%w: it is not one, or not encrypted", ErrKeyset))
 	}
 	return c.fromHandle(h)
 }
@@ -114,13 +115,14 @@ func (m *answered) DecryptWithContext(ctx context.Context, ciphertext, ad []byte
 // to. For the rest it is like [FromHandle].
 func InsecureCleartextFile(path string, opts ...Option) (*KEK, error) {
 	c := newConfig(opts)
+	c.name = path
 	text, err := kek.ReadFile(path, maxKeyset, c.files...)
 	if err != nil {
 		return nil, err
 	}
 	h, err := insecurecleartextkeyset.Read(reader(text))
 	if err != nil {
-		return nil, refuse(path, fmt.Errorf("%w: it is not one, or encrypted", ErrKeyset))
+		return nil, c.refuse(fmt.Errorf("%w: it is not one, or encrypted", ErrKeyset))
 	}
 	return c.fromHandle(h)
 }

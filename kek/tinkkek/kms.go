@@ -1,6 +1,7 @@
 package tinkkek
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -16,12 +17,10 @@ import (
 // "gcp-kms://projects/p/locations/l/keyRings/r/cryptoKeys/k".
 func FromKMS(ctx context.Context, client registry.KMSClient, keyURI string, opts ...Option) (*KEK, error) {
 	c := newConfig(opts)
-	if c.id == "" {
-		c.id = keyURI
-	}
+	c.name, c.id = keyURI, cmp.Or(c.id, keyURI)
 	a, err := c.aeadOf(ctx, client, keyURI)
 	if err != nil {
-		return nil, refuse(keyURI, err)
+		return nil, c.refuse(err)
 	}
 	return c.kek(a, remote)
 }
@@ -61,13 +60,15 @@ func openURI(ctx context.Context, path string, options map[string]string) (kek.K
 }
 
 func openEncrypted(ctx context.Context, path, masterURI string, opts []Option) (*KEK, error) {
+	c := newConfig(opts)
+	c.name = path
 	client, err := registry.GetKMSClient(masterURI)
 	if err != nil {
-		return nil, refuse(path, fmt.Errorf("%w: no client for the URI of its master is registered with Tink", kek.ErrURI))
+		return nil, c.refuse(fmt.Errorf("%w: no client for the URI of its master is registered with Tink", kek.ErrURI))
 	}
-	master, err := newConfig(opts).aeadOf(ctx, client, masterURI)
+	master, err := c.aeadOf(ctx, client, masterURI)
 	if err != nil {
-		return nil, refuse(path, err)
+		return nil, c.refuse(err)
 	}
 	return EncryptedFile(ctx, path, master, opts...)
 }

@@ -32,6 +32,7 @@
 package tinkkek
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/tink-crypto/tink-go/v2/tink"
@@ -56,6 +57,7 @@ var _ kek.KEK = (*KEK)(nil)
 type Option func(*config)
 
 type config struct {
+	name  string // in errors, in place of the id
 	id    string
 	files []kek.FileOption
 	errs  func(error) error
@@ -106,10 +108,8 @@ func (c config) kek(a tink.AEADWithContext, kindOf func(error) error) (*KEK, err
 	}, nil
 }
 
-func (c config) refuse(err error) error { return refuse(c.id, err) }
-
-func refuse(name string, err error) error {
-	return &kek.SourceError{Source: "tink", Name: name, Err: err}
+func (c config) refuse(err error) error {
+	return &kek.SourceError{Source: "tink", Name: cmp.Or(c.name, c.id, "keyset"), Err: err}
 }
 
 // ID returns the id that was given or derived.
