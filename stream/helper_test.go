@@ -64,17 +64,18 @@ func newStore(tb testing.TB, opts ...keystore.Option) *keystore.Store {
 // where nonces are counted.
 type fixedKeys struct {
 	*keystore.Store
+	id   key.ID
 	salt [keystore.StreamSalt]byte
 }
 
 func newFixedKeys(tb testing.TB) *fixedKeys {
 	tb.Helper()
-	return &fixedKeys{newStore(tb), [keystore.StreamSalt]byte(counting(0x80, keystore.StreamSalt))}
+	return &fixedKeys{newStore(tb), keyID, [keystore.StreamSalt]byte(counting(0x80, keystore.StreamSalt))}
 }
 
 func (k *fixedKeys) NewStreamKey() (key.ID, [keystore.StreamSalt]byte, key.DEK, error) {
-	dek, err := k.StreamKey(keyID, k.salt)
-	return keyID, k.salt, dek, err
+	dek, err := k.StreamKey(k.id, k.salt)
+	return k.id, k.salt, dek, err
 }
 
 // byHandOf is the second implementation of what keys and place make.

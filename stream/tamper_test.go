@@ -173,7 +173,7 @@ func firstWrong(want, got [][]byte) int {
 func TestSplice(t *testing.T) {
 	v := newVictim(t, 2*seg+100)
 	o := v
-	o.keys = &fixedKeys{v.keys.Store, v.keys.salt}
+	o.keys = &fixedKeys{v.keys.Store, keyID, v.keys.salt}
 	o.keys.salt[0]++
 	sealed := seal(t, o.keys, place, v.plaintext, stream.WithSegmentSize(seg), stream.WithMetadata([]byte("meta")))
 	o.header, o.segments = sealed[:len(v.header)], slices.Collect(slices.Chunk(sealed[len(v.header):], full))
