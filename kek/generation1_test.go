@@ -15,13 +15,6 @@ import (
 	"github.com/atrestdb/atrest/key/insecurekey"
 )
 
-func unhex(t testing.TB, text string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(text)
-	require.NoError(t, err)
-	return b
-}
-
 // What the file KEK of the reference system wrapped opens, and what is wrapped here has
 // its form: 60 bytes without associated data.
 func TestGeneration1Vectors(t *testing.T) {
