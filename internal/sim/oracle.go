@@ -60,7 +60,7 @@ type oracle struct {
 	states map[uint64]*applier.State
 
 	mu         sync.Mutex
-	nonces     map[nonce]int // which process sealed with it
+	nonces     map[nonce]load // which process sealed with it
 	loads      map[place]load
 	generation int // of the log: the number of times a quorum was set back
 }
@@ -84,7 +84,7 @@ func newOracle(c *Cluster) *oracle {
 		c:      c,
 		model:  newModel(),
 		states: map[uint64]*applier.State{0: empty},
-		nonces: map[nonce]int{},
+		nonces: map[nonce]load{},
 		loads:  map[place]load{},
 	}
 }
@@ -204,25 +204,23 @@ func (o *oracle) sealed(p *proc, purpose key.Purpose, env []byte, s *applier.Sta
 	}
 	n := nonce{key: h.KeyID}
 	copy(n.bytes[:], env[envelope.HeaderSize:envelope.HeaderSize+h.Suite.NonceSize()])
-	counted := h.Suite == envelope.AES256GCM
-	exempt := false
-	if counted {
+	now := load{p.number, o.generation}
+	// A quorum that forgot its log cannot know of registrations in what it forgot.
+	// Then only the random start of counted nonces keeps them apart.
+	forgotten := false
+	if h.Suite == envelope.AES256GCM {
 		o.c.stats.Counted++
 		at := place{h.KeyID, binary.BigEndian.Uint16(n.bytes[:]), binary.BigEndian.Uint16(n.bytes[2:])}
-		now := load{p.number, o.generation}
-		was, shared := o.loads[at]
-		// A quorum that forgot its log cannot know of registrations in what it
-		// forgot. The random start of counted nonces is what helps then.
-		exempt = shared && was.generation != now.generation
-		if shared && was.process != now.process && !exempt {
+		if was, shared := o.loads[at]; shared && was != now && was.generation == now.generation {
 			o.c.violate("two loads share an epoch", "%s: key %s, node %04x, epoch %d", p, at.key, at.node16, at.epoch)
 		}
 		o.loads[at] = now
+		forgotten = o.c.opts.Pinned && o.nonces[n].generation != now.generation
 	}
-	if by, used := o.nonces[n]; used && !(exempt && o.c.opts.Pinned) {
-		o.c.violate("a nonce is used twice", "%s: key %s, nonce %x, first by process %d", p, n.key, n.bytes, by)
+	if by, used := o.nonces[n]; used && !forgotten {
+		o.c.violate("a nonce is used twice", "%s: key %s, nonce %x, by process %d of log %d and now by %d of %d", p, n.key, n.bytes, by.process, by.generation, now.process, now.generation)
 	}
-	o.nonces[n] = p.number
+	o.nonces[n] = now
 }
 
 // checkState compares a node with the log that it has applied.

@@ -81,7 +81,7 @@ func (c *Cluster) keysOf(m *member) []byte {
 // stepLose takes keys.json away. Where the store shows that there were keys and no
 // snapshot brings them back, the member must not start.
 func (c *Cluster) stepLose(m *member, a []int) {
-	if m.clone || m.role == Absent || m.outage {
+	if m.clone || m.role == Absent || m.outage || !c.spare(m) {
 		return
 	}
 	c.end(m, false)

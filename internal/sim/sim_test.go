@@ -24,6 +24,8 @@ func itoa(n int) string { return strconv.Itoa(n) }
 // run runs a script in a bubble, with all that is random drawn from its seed.
 func run(t *testing.T, s sim.Script, o sim.Options) (stats sim.Stats, err error) {
 	t.Helper()
+	// One goroutine at a time, so that a run can be repeated as far as that goes.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	if o.Pinned {
 		defer pinned.PinStart(math.MaxUint64 - 2)() // it wraps soon
 	}
@@ -47,7 +49,6 @@ func TestSimulation(t *testing.T) {
 			t.Logf("%v\n\n%v", found, worst)
 		}
 	})
-	// One goroutine at a time, so that a run can be repeated as far as that goes.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	rapid.Check(t, func(rt *rapid.T) {
 		s := script(rt)

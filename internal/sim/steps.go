@@ -163,11 +163,12 @@ func (c *Cluster) arriveAll(m *member) {
 
 func (c *Cluster) stepFault(m *member, a []int) {
 	f := fault{at: a[1], form: crashfs.Form(a[2] + 1)}
-	if m.up() {
+	switch {
+	case !m.up():
+		m.fault = &f
+	case !m.proc.fs.Fired(): // one fault a process: what it did stays
 		m.proc.fs.arm(f)
-		return
 	}
-	m.fault = &f
 }
 
 func (m *member) sync() {
@@ -184,7 +185,7 @@ func (c *Cluster) spare(m *member) bool {
 		return true
 	}
 	for _, v := range c.members {
-		if v != m && v.voter() && v.disk.last == c.raft.last() && v.host != Memory {
+		if v != m && v.voter() && v.disk.last == c.raft.last() && (v.serves() || !v.disk.stale) {
 			return true
 		}
 	}
@@ -223,7 +224,7 @@ func (c *Cluster) stepRestore(m *member, a []int) {
 		return
 	}
 	save := m.saves[a[1]].copy()
-	if a[2] == 0 && !c.spare(m) {
+	if !c.spare(m) {
 		return
 	}
 	c.end(m, false)
