@@ -10,7 +10,6 @@ import (
 	"math/rand/v2" //nolint:depguard // what a power loss leaves; the same seed draws the same
 	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -59,9 +58,13 @@ type disk struct {
 
 	// epochs are the highest that were seen in keys.json while a process was well.
 	epochs map[key.ID]uint16
-	// stale says that some of this is older than the rest, or exists twice: an
-	// operator had a hand in it.
-	stale bool
+	// staleKeys says that keys.json is older than the rest, or was lost, and that the
+	// node has not caught up since.
+	staleKeys bool
+	// staleStore says that the log and the store are older than what the cluster
+	// knows of them, or exist twice: nobody asked for their needs before a key was
+	// destroyed.
+	staleStore bool
 }
 
 func newDisk() *disk {
@@ -152,33 +155,28 @@ func overwrite(f *crashfs.FS, b []byte) error {
 	return durable.WriteFile(f, keysJSON, b)
 }
 
-// private is what a test reads of the private part of keys.json.
-type private struct {
-	epochs  map[key.ID]uint16
-	through uint64
-	state   []byte
-}
-
-func parsePrivate(b []byte) (p private, err error) {
+// epochsOf returns the epochs in keys.json.
+func epochsOf(b []byte) (map[key.ID]uint16, error) {
+	_, tail, _ := bytes.Cut(b, []byte("\n  \"node\": "))
+	node, _, ok := bytes.Cut(tail, []byte(",\n  \"file_key\": "))
+	if !ok {
+		return nil, errors.New("sim: keys.json is not laid out as it was")
+	}
 	var f struct {
-		Node struct {
-			Epochs  map[string]uint16 `json:"epochs"`
-			Through uint64            `json:"through"`
-		} `json:"node"`
-		State json.RawMessage `json:"state"`
+		Epochs map[string]uint16 `json:"epochs"`
 	}
-	if err := json.Unmarshal(b, &f); err != nil {
-		return p, fmt.Errorf("sim: %s: %w", keysJSON, err)
+	if err := json.Unmarshal(node, &f); err != nil {
+		return nil, fmt.Errorf("sim: %s: %w", keysJSON, err)
 	}
-	p = private{epochs: make(map[key.ID]uint16, len(f.Node.Epochs)), through: f.Node.Through, state: f.State}
-	for s, e := range f.Node.Epochs {
-		n, err := strconv.ParseUint(s, 10, 32)
+	epochs := make(map[key.ID]uint16, len(f.Epochs))
+	for s, e := range f.Epochs {
+		id, err := key.ParseID(s)
 		if err != nil {
-			return p, fmt.Errorf("sim: %s: %w", keysJSON, err)
+			return nil, fmt.Errorf("sim: %s: %w", keysJSON, err)
 		}
-		p.epochs[key.ID(n)] = e
+		epochs[id] = e
 	}
-	return p, nil
+	return epochs, nil
 }
 
 // stateOf returns the key state in keys.json, as it is written there.
@@ -202,13 +200,14 @@ type watched struct {
 	mu   sync.Mutex
 	temp map[string][]byte
 	seen []byte // keys.json
+	text []byte // the key state in it
 }
 
 var _ durable.FS = (*watched)(nil)
 
 func watch(f *crashfs.FS) (*watched, error) {
 	b, err := content(f)
-	return &watched{FS: f, temp: map[string][]byte{}, seen: b}, err
+	return &watched{FS: f, temp: map[string][]byte{}, seen: b, text: stateOf(b)}, err
 }
 
 // fault is a failure of a disk that is to come.
@@ -261,10 +260,11 @@ func (w *watched) Rename(from, to string) error {
 	err := w.FS.Rename(from, to)
 	if to == keysJSON && err == nil {
 		w.mu.Lock()
-		if b := w.temp[from]; !bytes.Equal(stateOf(b), stateOf(w.seen)) {
+		w.seen = w.temp[from]
+		if text := stateOf(w.seen); !bytes.Equal(text, w.text) {
+			w.text = text
 			w.states.Add(1)
 		}
-		w.seen = w.temp[from]
 		clear(w.temp)
 		w.mu.Unlock()
 		w.writes.Add(1)
@@ -289,7 +289,7 @@ type watchedFile struct {
 func (f *watchedFile) Write(b []byte) (int, error) {
 	n, err := f.File.Write(b)
 	f.w.mu.Lock()
-	f.w.temp[f.name] = append(f.w.temp[f.name], b[:n]...)
+	f.w.temp[f.name] = append(f.w.temp[f.name], b[:n]...) // in one write, as a rule
 	f.w.mu.Unlock()
 	return n, f.w.note(err)
 }

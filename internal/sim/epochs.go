@@ -10,8 +10,7 @@ import (
 // checkEpochs looks at what a start made of keys.json: an epoch of its own for each
 // active key, above all that were there.
 func (o *oracle) checkEpochs(p *proc) {
-	b := p.fs.content()
-	now, err := parsePrivate(b)
+	now, err := epochsOf(p.fs.content())
 	if err != nil {
 		o.c.violate("keys.json does not parse", "%s: %v", p, err)
 		return
@@ -22,14 +21,11 @@ func (o *oracle) checkEpochs(p *proc) {
 		if !ok {
 			continue
 		}
-		was := uint16(0)
-		if p.opened != nil {
-			was = p.opened.epochs[k.ID]
-		}
+		was := p.opened[k.ID]
 		if row, ok := s.Writer(k.ID, p.m.id().Node16()); ok {
 			was = max(was, row.Last)
 		}
-		if got := now.epochs[k.ID]; got <= was && was != math.MaxUint16 {
+		if got := now[k.ID]; got <= was && was != math.MaxUint16 {
 			o.c.violate("a start takes no epoch", "%s: key %s: %d, before it %d", p, k.ID, got, was)
 		}
 	}
@@ -41,17 +37,17 @@ func (o *oracle) recordEpochs(p *proc) {
 		return
 	}
 	p.recorded = p.fs.writes.Load()
-	now, err := parsePrivate(p.fs.content())
+	now, err := epochsOf(p.fs.content())
 	if err != nil {
 		o.c.violate("keys.json does not parse", "%s: %v", p, err)
 		return
 	}
 	for id, e := range p.disk.epochs {
-		if now.epochs[id] < e {
-			o.c.violate("an epoch was lowered", "%s: key %s: %d after %d", p, id, now.epochs[id], e)
+		if now[id] < e {
+			o.c.violate("an epoch was lowered", "%s: key %s: %d after %d", p, id, now[id], e)
 		}
 	}
-	p.disk.epochs = now.epochs
+	p.disk.epochs = now
 }
 
 // checkRegistered expects that a node that is well seals with counted nonces, and

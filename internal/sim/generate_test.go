@@ -1,6 +1,8 @@
 package sim_test
 
 import (
+	"strconv"
+
 	"pgregory.net/rapid"
 
 	"github.com/atrestdb/atrest/internal/sim"
@@ -71,40 +73,53 @@ func drawArg(t *rapid.T, a sim.Arg, members int) int {
 }
 
 // stories are steps that make sense together, and that chance alone would hardly put
-// in this order.
-var stories = map[string]string{
-	"retire a key": "rotate x storage prepared; settle; retire x 0; settle; rewrite all; sync all; snapshot all now; snapshot all now; put x 1; settle;" +
-		"snapshot all now; put x 2; settle; snapshot all now; compact all snapshot; destroy x 0; settle",
-	"retire a Raft key": "rotate x raft prepared; settle; retire x 0; put x 1; settle; snapshot all now; put x 2; settle; snapshot all now; compact all snapshot; destroy x 0; settle",
-	"emergency":         "kms y down; rotate x storage alone; settle; retire x 0; settle; put x 3; settle; kms y up; tick 1m",
-	"crash and return":  "fault y N kill; settle; start y; settle",
-	"power and return":  "fault y N power-loss; put x 1; settle; start y; settle",
-	"old directory":     "save y; rotate x raft alone; settle; kill y; restore y 0 all; start y; settle",
-	"old keys.json":     "save y; rotate x storage prepared; put x 4; settle; restore y 0 keys; start y; settle",
-	"clone":             "clone y; settle; put x 0; settle; swap y; start y; settle",
-	"old cluster":       "backup; rotate x storage alone; put x 1; settle; return; start all; settle; put x 1; rotate x storage alone; settle",
-	"fresh member":      "snapshot x now; compact x snapshot; wipe y; start y; settle; elect y 0; put y 5; settle",
-	"lagging member":    "kill y; put x 1; rotate x storage alone; settle; snapshot x now; compact x snapshot; start y; settle",
-	"slow leader":       "slow y on; rotate y raft alone; put y 2; elect x 1; settle; rotate x raft alone; settle; arrive y; slow y off; settle",
-	"compaction":        "sync all; compact all store; put x 1; settle",
-	"restart":           "stop all; start all; settle",
+// in this order: of members x and y, and a number N.
+var stories = []string{
+	// a key at the end of its life
+	"rotate x storage prepared; settle; retire x 0; settle; rewrite all; snapshot all now; put x 1; settle; snapshot all now; put x 2; settle; snapshot all now; compact all snapshot; destroy x 0; settle",
+	"rotate x raft prepared; settle; retire x 0; put x 1; settle; snapshot all now; put x 2; settle; snapshot all now; compact all snapshot; destroy x 0; settle",
+	// the same while it is still needed
+	"put x 5; settle; rotate x storage alone; settle; retire x 0; settle; forge y 0 W; settle; put y 2; settle",
+	// an active key that is not there, and the one before it stopped
+	"kms y down; rotate x storage alone; settle; retire x 0; settle; put x 3; settle; kms y up; tick 1m",
+	"kms y held; rotate x raft alone; settle; retire x 0; settle; put y 3; put x 4; settle; kms y up; tick 1m",
+	// crashes
+	"fault y N kill; settle; start y; settle",
+	"fault y N power-loss; put x 1; settle; start y; settle",
+	"rotate x storage prepared; fault y N power-loss; settle; start y; settle",
+	"stop y; fault y N F; start y; settle; start y",
+	"stop all; start all; settle",
+	// disks that are older than they were
+	"save y; rotate x raft alone; settle; kill y; restore y 0 all; start y; settle",
+	"save y; rotate x storage prepared; put x 4; settle; restore y 0 keys; start y; settle",
+	"save y; kill y; start y; settle; put y 2; kill y; restore y 0 all; start y; put y 3; settle",
+	"clone y; settle; put x 0; settle; swap y; start y; settle",
+	"clone y; kill y; start y; settle; put y 1; put x 1; settle",
+	"backup; rotate x storage alone; put x 1; settle; return; start all; settle; put x 1; rotate x storage alone; settle",
+	"backup; stop y; start y; put y 1; settle; return; start all; settle; stop y; start y; put y 1; settle",
+	"save y; put x 1; settle; rotate x storage alone; settle; compact all store; lose y wipe; start y; settle",
+	// members that have nothing, or too little
+	"snapshot x now; compact x snapshot; wipe y; start y; settle; elect y 0; put y 5; settle",
+	"kill y; put x 1; rotate x storage alone; settle; snapshot x now; compact x snapshot; start y; settle",
+	"join y; settle; promote y; settle; put y 1; elect y 1; settle",
+	"remove y; settle; gone x y; settle; join y; settle",
+	// proposals that come late
+	"slow y on; rotate y raft alone; put y 2; elect x 1; settle; rotate x raft alone; settle; arrive y; slow y off; settle",
+	"slow y on; put y 1; settle; rotate x raft alone; settle; retire x 0; settle; arrive y; slow y off; settle",
+	"put x 1; rotate x storage alone; elect y 1; settle",
+	// epochs
+	"register y 3; settle; stop y; start y; settle; put y 1; settle",
+	"kek x a,b; stop x; start x; settle; rewrap x 0; settle; kms all flaky; stop y; start y; settle",
+	"compact all store; put x 1; settle",
 }
 
-var storyNames = func() (names []string) {
-	for _, n := range []string{
-		"retire a key", "retire a Raft key", "emergency", "crash and return", "power and return", "old directory", "old keys.json", "clone",
-		"old cluster", "fresh member", "lagging member", "slow leader", "compaction", "restart",
-	} {
-		names = append(names, n)
-	}
-	return names
-}()
-
 // tell draws the members of a story.
-func tell(t *rapid.T, name string, members int) []sim.Step {
+func tell(t *rapid.T, story string, members int) []sim.Step {
 	letter := func(label string) string { return string(rune('a' + uniform(t, members, label))) }
-	steps, err := sim.ParseSteps(stories[name], map[string]string{
-		"x": letter("x"), "y": letter("y"), "N": itoa(uniform(t, 60, "N")),
+	steps, err := sim.ParseSteps(story, map[string]string{
+		"x": letter("x"), "y": letter("y"), "N": strconv.Itoa(uniform(t, 60, "N")),
+		"F": sample(t, []string{"not-done", "but-done", "short-write", "no-space", "broken", "kill", "power-loss"}, "F"),
+		"W": sample(t, []string{"nothing", "live", "log", "snapshot", "early", "absent"}, "W"),
 	})
 	if err != nil {
 		panic(err)
@@ -112,14 +127,14 @@ func tell(t *rapid.T, name string, members int) []sim.Step {
 	return steps
 }
 
-// script draws a scenario.
-func script(t *rapid.T) sim.Script {
+// scenario draws a script.
+func scenario(t *rapid.T) sim.Script {
 	n := sample(t, []int{3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 7}, "members")
 	s := sim.Script{Seed: rapid.Uint64().Draw(t, "seed")}
 	for i := range n {
 		m := sim.Member{Host: sample(t, []sim.Host{sim.Sync, sim.NoSync, sim.NoSync, sim.Memory}, "host")}
 		if i >= 3 {
-			m.Role = sample(t, []sim.Role{sim.Voter, sim.Voter, sim.Learner, sim.Absent}, "role")
+			m.Role = sample(t, []sim.Role{sim.Voter, sim.Learner, sim.Absent, sim.Absent}, "role")
 		}
 		s.Members = append(s.Members, m)
 	}
@@ -133,8 +148,8 @@ func script(t *rapid.T) sim.Script {
 		}
 	}
 	block := rapid.Custom(func(t *rapid.T) []sim.Step {
-		if uniform(t, 12, "story") == 11 {
-			return tell(t, sample(t, storyNames, "name"), n)
+		if uniform(t, 8, "story") == 7 {
+			return tell(t, sample(t, stories, "story"), n)
 		}
 		return []sim.Step{draw(t, sample(t, pool, "op"), n)}
 	})

@@ -71,10 +71,10 @@ func (c *Cluster) stepRotate(m *member, a []int) {
 	entry, err := m.proc.node.NewRotation(ctx, purposes[a[1]])
 	if a[2] == 1 && err == nil {
 		for _, other := range c.all() {
-			if !other.up() || other.proc.node == nil {
+			if !other.up() || other.proc.open() == nil {
 				continue
 			}
-			if err := other.proc.node.Prepare(ctx, entry); err != nil && !other.kmsExcuse() && !errors.Is(err, atrest.ErrClosed) {
+			if err := other.proc.open().Prepare(ctx, entry); err != nil && !other.kmsExcuse() && !errors.Is(err, atrest.ErrClosed) {
 				c.violate("a key is not prepared", "%s: %v", other, err)
 			}
 		}
@@ -132,7 +132,7 @@ func (c *Cluster) stepRewrite(m *member, _ []int) {
 	if !ok || !s.StorageCutover().Active {
 		return
 	}
-	st := p.disk.store
+	st := p.store()
 	for k, v := range st.values {
 		if v.data == nil || v.sealed && keyOf(v) == active.ID {
 			continue
@@ -184,7 +184,8 @@ func (m *member) evidence(id key.ID) applier.Evidence {
 	if m.proc.pending != nil {
 		kept = append(kept, *m.proc.pending)
 	}
-	e := applier.Evidence{Node: m.id(), Taken: d.store.applied, Live: d.store.count(id), FirstLog: d.first}
+	st := m.proc.store()
+	e := applier.Evidence{Node: m.id(), Taken: st.applied, Live: st.count(id), FirstLog: d.first}
 	for _, s := range kept {
 		e.Live += s.store.count(id)
 		if e.OldestSnapshot == 0 || s.store.applied < e.OldestSnapshot {

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2" //nolint:depguard // what a power loss leaves; the same seed draws the same
+	"syscall"
 	"testing/synctest"
 	"time"
 
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/guard"
+	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/kek/kektest"
 	"github.com/atrestdb/atrest/nodeid"
+	"github.com/atrestdb/atrest/sidecar"
 )
 
 // member is a member of the cluster with its disk, or a clone of one.
@@ -57,19 +60,19 @@ func (c *Cluster) newMember(slot int, host Host, role Role) *member {
 func (m *member) up() bool { return m.proc != nil }
 
 // serves reports whether a process has started and has nothing to do.
-func (m *member) serves() bool { return m.proc != nil && m.proc.phase == serving && m.proc.idle() }
+func (m *member) serves() bool {
+	if m.proc == nil {
+		return false
+	}
+	ph, _ := m.proc.has()
+	return ph == serving && m.proc.idle()
+}
 
 // voter reports whether it counts for majorities.
 func (m *member) voter() bool { return m.role == Voter && !m.clone }
 
 // member reports whether it belongs to the cluster.
 func (m *member) member() bool { return m.role != Absent && !m.clone }
-
-func (p *proc) idle() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.queue) == 0 && p.disk.store.applied >= p.fed
-}
 
 // keks is the set that a process is configured with.
 func (m *member) keks() *kek.Set {
@@ -85,14 +88,6 @@ func (m *member) keks() *kek.Set {
 		panic(err)
 	}
 	return set
-}
-
-func (c *Cluster) config(p *proc) atrest.Config {
-	return atrest.Config{Dir: home, Name: p.m.name, KEK: p.keks, Propose: p.propose}
-}
-
-func (c *Cluster) options(p *proc) []atrest.Option {
-	return []atrest.Option{atrest.WithFS(p.fs), atrest.WithGroup("simulation"), atrest.WithMembers(c.names())}
 }
 
 // names are the members as a host's configuration has them.
@@ -118,22 +113,24 @@ func (c *Cluster) start(m *member) {
 	c.processes++
 	p := &proc{m: m, c: c, number: c.processes, disk: m.disk, fs: fs, wake: make(chan struct{}, 1), done: make(chan struct{}), dirty: true}
 	if b := fs.content(); b != nil {
-		if was, err := parsePrivate(b); err == nil {
-			p.opened = &was
-			for id, e := range m.disk.epochs {
-				if was.epochs[id] < e {
-					c.violate("an epoch was lowered", "%s: key %s: %d after %d", m, id, was.epochs[id], e)
-				}
+		if p.opened, err = epochsOf(b); err != nil {
+			c.violate("keys.json does not parse", "%s: %v", m, err)
+		}
+		for id, e := range m.disk.epochs {
+			if p.opened[id] < e {
+				c.violate("an epoch was lowered", "%s: key %s: %d after %d", m, id, p.opened[id], e)
 			}
 		}
 	}
 	p.keks = m.keks()
+	p.opts = []atrest.Option{atrest.WithFS(fs), atrest.WithGroup("simulation"), atrest.WithMembers(c.names())}
+	p.first, p.log = m.disk.first, c.raft.between(m.disk.first, m.disk.last)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if f := m.fault; f != nil {
 		m.fault = nil
 		fs.arm(*f)
 	}
-	p.queue, p.fed = c.raft.between(m.disk.first, m.disk.last), m.disk.last
+	p.queue, p.fed = p.log, m.disk.last
 	m.proc = p
 	c.stats.Starts++
 	go p.run()
@@ -164,12 +161,12 @@ func (c *Cluster) bury(m *member) {
 	p := m.proc
 	p.fs.dead.Store(true)
 	p.cancel()
-	if p.node != nil {
-		p.node.Close() //nolint:errcheck // Its disk may be broken.
+	if n := p.open(); n != nil {
+		n.Close() //nolint:errcheck // Its disk may be broken.
 	}
 	<-p.done
-	if p.node != nil {
-		p.node.Close() //nolint:errcheck // It may have come after the first.
+	if n := p.open(); n != nil {
+		n.Close() //nolint:errcheck // It may have come after the first.
 	}
 	m.proc = nil
 	if c.leader == m {
@@ -183,9 +180,8 @@ func (c *Cluster) stop(m *member) {
 	if p == nil {
 		return
 	}
-	if p.node != nil {
-		err := p.node.Close()
-		if err != nil && !p.fs.Fired() {
+	if n := p.open(); n != nil {
+		if err := n.Close(); err != nil && !p.fs.Fired() {
 			c.violate("Close failed", "%s: %v", m, err)
 		}
 	}
@@ -202,9 +198,7 @@ func (c *Cluster) reap() {
 		if p == nil {
 			continue
 		}
-		p.mu.Lock()
-		ph, err := p.phase, p.err
-		p.mu.Unlock()
+		ph, err := p.has()
 		switch {
 		case p.fs.died():
 			c.stats.Crashes++
@@ -223,15 +217,31 @@ func (c *Cluster) halted(m *member, p *proc, err error) {
 	defer func() { m.expect = nil }()
 	switch {
 	case m.expect != nil && errors.Is(err, m.expect):
-		c.stats.Refusals++
-	case p.fs.Fired():
-	case p.node == nil && m.kmsExcuse() && errors.Is(err, atrest.ErrRetry):
-	case m.disk.stale && (errors.Is(err, guard.ErrBehindLog) || errors.Is(err, guard.ErrKeysMissing) || isDestroyed(err)):
-		c.stats.Refusals++
+		c.stats.KeysMissing++
+	case p.fs.Fired() && faulty(err):
+	case p.open() == nil && m.kmsExcuse() && errors.Is(err, atrest.ErrRetry):
+	case m.disk.staleKeys && errors.Is(err, guard.ErrBehindLog):
+		c.stats.BehindLog++
 		m.disk.forget() // as the text of the refusal says: a snapshot will come
+	case m.disk.staleKeys && errors.Is(err, guard.ErrKeysMissing):
+		c.stats.KeysMissing++
+		m.disk.forget()
+	case m.disk.staleStore && isDestroyed(err):
+		c.stats.Refusals++
+		m.disk.forget()
 	default:
 		c.violate("a node stops for no reason", "%s: %v", m, err)
 	}
+}
+
+// faulty reports whether an error is that of a disk.
+func faulty(err error) bool {
+	for _, e := range []error{syscall.EIO, syscall.ENOSPC, crashfs.ErrCrashed, sidecar.ErrPoisoned} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // kmsExcuse reports whether an outage of the key service explains that a key is not

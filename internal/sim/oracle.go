@@ -268,7 +268,7 @@ func (o *oracle) checkValues(p *proc, st store) {
 		case err == nil:
 			o.c.violate("another value", "%s: key %d holds %q, want %q", p, k, got, value(k, n))
 		case errors.Is(err, atrest.ErrRetry) && p.m.kmsExcuse():
-		case isDestroyed(err) && p.disk.stale:
+		case isDestroyed(err) && p.disk.staleStore:
 		default:
 			o.c.violate("a value does not open", "%s: key %d: %v", p, k, err)
 		}

@@ -49,8 +49,11 @@ type proc struct {
 	pending  *snapshot // one that is under way
 	hold     bool      // for one more step
 	keks     *kek.Set
-	opened   *private // keys.json before Open
-	recorded int64    // writes of keys.json that the oracle has seen
+	opts     []atrest.Option
+	first    uint64            // of the log, when it started
+	log      []*entry          // that it found
+	opened   map[key.ID]uint16 // the epochs in keys.json before Open
+	recorded int64             // writes of keys.json that the oracle has seen
 }
 
 // request is an entry that a node wants proposed.
@@ -81,6 +84,46 @@ var done = func() context.Context {
 	cancel()
 	return ctx
 }()
+
+// has reports how far the process is, and the error that it ended with.
+func (p *proc) has() (phase, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.phase, p.err
+}
+
+// open returns the node, nil as long as there is none.
+func (p *proc) open() *atrest.Node {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.node
+}
+
+// idle reports whether everything is applied that was fed.
+func (p *proc) idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.queue) == 0 && p.disk.store.applied >= p.fed
+}
+
+// store returns what the state machine holds.
+func (p *proc) store() store {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.disk.store
+}
+
+// durable is up to where a power loss leaves the store.
+func (p *proc) durable() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.disk.history[0].applied
+}
+
+// config is the host's configuration of the node.
+func (p *proc) config() atrest.Config {
+	return atrest.Config{Dir: home, Name: p.m.name, KEK: p.keks, Propose: p.propose}
+}
 
 // propose is the node's way into the log.
 func (p *proc) propose(ctx context.Context, entry []byte) error {
@@ -120,7 +163,7 @@ func (p *proc) run() {
 
 // start is what a host does at start.
 func (p *proc) start() error {
-	node, err := atrest.Open(p.ctx, p.c.config(p), p.c.options(p)...)
+	node, err := atrest.Open(p.ctx, p.config(), p.opts...)
 	if err != nil {
 		return fmt.Errorf("Open: %w", err)
 	}
@@ -128,7 +171,7 @@ func (p *proc) start() error {
 	p.node = node
 	p.mu.Unlock()
 	p.c.oracle.checkEpochs(p)
-	view := atrest.View{First: p.disk.first, Entries: p.entries}
+	view := atrest.View{First: p.first, Entries: p.entries}
 	if s, ok := p.disk.newest(); ok {
 		if err := node.Restore(p.ctx, s.part); err != nil {
 			return fmt.Errorf("Restore: %w", err)
@@ -160,8 +203,8 @@ func (p *proc) start() error {
 // entries reads the log for CatchUp.
 func (p *proc) entries(_ context.Context, from, to uint64, yield func(uint64, []byte) error) error {
 	p.c.count(&p.c.stats.CaughtUp)
-	for _, e := range p.c.raft.between(max(from, p.disk.first), min(to, p.disk.last)) {
-		if e.data == nil {
+	for _, e := range p.log {
+		if e.data == nil || e.index < from || e.index > to {
 			continue
 		}
 		if err := yield(e.index, e.data); err != nil {

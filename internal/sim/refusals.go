@@ -15,7 +15,7 @@ func (c *Cluster) stepSecond(m *member, _ []int) {
 	if !m.serves() {
 		return
 	}
-	n, err := atrest.Open(context.Background(), c.config(m.proc), atrest.WithFS(m.proc.fs))
+	n, err := atrest.Open(context.Background(), m.proc.config(), atrest.WithFS(m.proc.fs))
 	if err == nil {
 		n.Close() //nolint:errcheck // The violation says enough.
 	}
@@ -34,7 +34,7 @@ func (c *Cluster) tryStart(m *member, b []byte, rule string) {
 		return
 	}
 	p := &proc{m: m, keks: m.keks()}
-	n, err := atrest.Open(context.Background(), c.config(p), atrest.WithFS(f))
+	n, err := atrest.Open(context.Background(), p.config(), atrest.WithFS(f))
 	if err == nil {
 		n.Close() //nolint:errcheck // The violation says enough.
 		c.violate(rule, "%s starts with it", m)
@@ -94,7 +94,7 @@ func (c *Cluster) stepLose(m *member, a []int) {
 	m.disk.epochs, m.fault = nil, nil
 	_, restored := m.disk.newest()
 	if !m.disk.store.keys || restored {
-		m.disk.epochs, m.disk.stale = map[key.ID]uint16{}, true
+		m.disk.epochs, m.disk.staleKeys = map[key.ID]uint16{}, true
 		c.stats.LostKeys++
 		c.start(m)
 		return
@@ -110,6 +110,6 @@ func (c *Cluster) stepLose(m *member, a []int) {
 		m.disk.fs, m.disk.epochs = before, epochs // it was found again
 		return
 	}
-	m.disk.epochs, m.disk.stale = map[key.ID]uint16{}, true
+	m.disk.epochs, m.disk.staleKeys = map[key.ID]uint16{}, true
 	m.disk.forget()
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ type Script struct {
 	Seed    uint64   // of what is random: keys, nonces, what a power loss leaves
 	Members []Member // named a, b, c, in this order
 	Steps   []Step
+	Wants   map[string]int // counts of Stats that a run must at least reach
 }
 
 // Member is how a member begins.
@@ -226,6 +228,9 @@ func (s Script) String() string {
 		b.WriteString(st.String())
 		b.WriteByte('\n')
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.Wants)) {
+		fmt.Fprintf(&b, "want %s %d\n", name, s.Wants[name])
+	}
 	return b.String()
 }
 
@@ -279,6 +284,12 @@ func (s *Script) parseLine(f []string) (err error) {
 		}
 		s.Members = append(s.Members, Member{Host: Host(host), Role: Role(role)})
 		return nil
+	case f[0] == "want" && len(f) == 3 && (Stats{}).Count(f[1]) >= 0:
+		if s.Wants == nil {
+			s.Wants = map[string]int{}
+		}
+		s.Wants[f[1]], err = strconv.Atoi(f[2])
+		return err
 	}
 	args, ok := Grammar[f[0]]
 	if !ok || len(f) != 1+len(args) {

@@ -5,9 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/cryptotest"
 	"testing/synctest"
@@ -18,8 +21,6 @@ import (
 	"github.com/atrestdb/atrest/internal/pinned"
 	"github.com/atrestdb/atrest/internal/sim"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 // run runs a script in a bubble, with all that is random drawn from its seed.
 func run(t *testing.T, s sim.Script, o sim.Options) (stats sim.Stats, err error) {
@@ -36,52 +37,87 @@ func run(t *testing.T, s sim.Script, o sim.Options) (stats sim.Stats, err error)
 	return stats, err
 }
 
-var trace = flag.Bool("sim.trace", false, "print each step of the scripts in testdata")
+var (
+	scenarios = flag.Int("sim.scenarios", everyday, "scenarios that TestSimulation runs; each runs twice")
+	repeat    = flag.Int("sim.repeat", 1, "how often each script in testdata runs")
+	trace     = flag.Bool("sim.trace", false, "show each step of the scripts in testdata, and what comes of it")
+)
 
+// set sets a flag of rapid unless it is set.
+func set(t *testing.T, name, value string) {
+	t.Helper()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	if !given {
+		f := flag.Lookup(name)
+		old := f.Value.String()
+		require.NoError(t, f.Value.Set(value))
+		t.Cleanup(func() { require.NoError(t, f.Value.Set(old)) })
+	}
+}
+
+// Whatever happens to a cluster, nothing happens that must not. A failure prints the
+// script that led to it; put it into testdata/scripts, and TestScripts runs it.
 func TestSimulation(t *testing.T) {
+	set(t, "rapid.checks", strconv.Itoa(*scenarios))
+	set(t, "rapid.seed", strconv.FormatUint(rand.Uint64(), 10))
+	set(t, "rapid.nofailfile", "true")
+	t.Logf("-rapid.seed=%v", flag.Lookup("rapid.seed").Value)
+	// One goroutine at a time, so that a run can be repeated as far as that goes.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	var (
-		total sim.Stats
-		worst sim.Script // the shortest that failed
-		found error
+		total  sim.Stats
+		script sim.Script // the shortest that failed
+		found  error
 	)
 	t.Cleanup(func() {
 		if found != nil {
-			t.Logf("%v\n\n%v", found, worst)
+			t.Logf("%v\n\n%v", found, script)
 		}
 	})
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	rapid.Check(t, func(rt *rapid.T) {
-		s := script(rt)
+		s := scenario(rt)
 		for _, pin := range []bool{true, false} {
 			stats, err := run(t, s, sim.Options{Pinned: pin})
 			if v := new(sim.Violation); errors.As(err, &v) {
-				if found == nil || len(s.Steps) < len(worst.Steps) {
-					found, worst = fmt.Errorf("pinned %t: %w", pin, err), s
+				if found == nil || len(s.Steps) < len(script.Steps) {
+					found, script = fmt.Errorf("pinned %t: %w", pin, err), s
 				}
-				rt.Fatalf("%s", v.Rule)
+				rt.Fatalf("%s", v.Rule) // the same text for all failures of a kind: rapid compares it
 			}
 			total.Add(stats)
 		}
 	})
 	t.Logf("\n%v", total)
-	require.Empty(t, total.Never())
+	if total.Scenarios >= 2*1000 {
+		require.Empty(t, total.Never(), "never happened: the scenarios are too tame")
+	}
 }
 
-func TestScript(t *testing.T) {
-	b, err := os.ReadFile(os.Getenv("SCRIPT"))
-	if err != nil {
-		t.Skip()
-	}
-	s, err := sim.Parse(string(b))
+// Scripts that found something, and those that tell what must hold in a few lines.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/scripts/*.txt")
 	require.NoError(t, err)
-	for _, pin := range []bool{true, false} {
-		o := sim.Options{Pinned: pin}
-		if *trace {
-			o.Trace = t.Output()
-		}
-		_, err = run(t, s, o)
-		if err != nil {
-			t.Fatal(pin, err)
-		}
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			b, err := os.ReadFile(file)
+			require.NoError(t, err)
+			s, err := sim.Parse(string(b))
+			require.NoError(t, err)
+			for range *repeat {
+				for _, pin := range []bool{true, false} {
+					o := sim.Options{Pinned: pin}
+					if *trace {
+						o.Trace = t.Output()
+					}
+					stats, err := run(t, s, o)
+					require.NoError(t, err, "pinned %t", pin)
+					for name, n := range s.Wants {
+						require.GreaterOrEqual(t, stats.Count(name), n, name)
+					}
+				}
+			}
+		})
 	}
 }

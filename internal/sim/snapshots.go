@@ -11,11 +11,11 @@ import (
 // stepSnapshot takes a snapshot: the store as it is now, and the key state of now or
 // of one step later.
 func (c *Cluster) stepSnapshot(m *member, a []int) {
-	if !m.serves() || m.disk.store.applied == 0 {
+	if !m.serves() || m.proc.store().applied == 0 {
 		return
 	}
 	p := m.proc
-	s := snapshot{store: p.disk.store}
+	s := snapshot{store: p.store()}
 	if a[1] == 1 {
 		c.finishSnapshot(p)
 		p.pending = &s
@@ -74,7 +74,7 @@ func (c *Cluster) stepCompact(m *member, a []int) {
 	case a[1] == 0 && ok:
 		c.compact(p.disk, s.store.applied)
 	case a[1] == 1 && m.host != Memory:
-		through := p.disk.history[0].applied
+		through := p.durable()
 		if p.pending != nil {
 			through = min(through, p.pending.store.applied)
 		}
@@ -110,12 +110,13 @@ func (c *Cluster) install(m, from *member, storeFirst bool) {
 	if !m.serves() || m == c.leader {
 		return
 	}
+	have := m.proc.store().applied
 	s, ok := from.disk.newest()
-	if from.serves() && (!ok || s.store.applied <= m.disk.store.applied || s.store.applied+1 < from.disk.first) {
+	if from.serves() && (!ok || s.store.applied <= have || s.store.applied+1 < from.disk.first) {
 		c.stepSnapshot(from, []int{0, 0})
 		s, ok = from.disk.newest()
 	}
-	if !ok || s.store.applied <= m.disk.store.applied {
+	if !ok || s.store.applied <= have {
 		return
 	}
 	p := m.proc
@@ -146,10 +147,15 @@ func (c *Cluster) install(m, from *member, storeFirst bool) {
 	d.setStore(s.store)
 	d.snaps = []snapshot{s}
 	d.first, d.last = s.store.applied+1, max(d.last, s.store.applied)
+	d.staleStore = m.clone || from.disk.staleStore
 	p.fed = s.store.applied
 	p.dirty = true
 	c.stats.Installs++
 }
+
+// partHead is the size of what stands before the key state in a node's part of a
+// snapshot: magic, key id, MAC.
+const partHead = 4 + 4 + 32
 
 // stepTamper gives a node a snapshot of another one with one bit changed.
 func (c *Cluster) stepTamper(m *member, a []int) {
@@ -163,6 +169,9 @@ func (c *Cluster) stepTamper(m *member, a []int) {
 	}
 	part = bytes.Clone(part)
 	bit := a[2] % (8 * len(part))
+	if a[2]%2 == 0 {
+		bit %= 8 * partHead
+	}
 	part[bit/8] ^= 1 << (bit % 8)
 	before := m.proc.node.State()
 	err = m.proc.node.Restore(context.Background(), part)

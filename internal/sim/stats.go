@@ -16,7 +16,7 @@ type Stats struct {
 	// the log
 	Entries, Elections, InFlight, Lost, RejectedPayloads int
 	// processes
-	Starts, Stops, Kills, PowerLosses, Crashes, Halts, Refusals, CaughtUp int
+	Starts, Stops, Kills, PowerLosses, Crashes, Halts, Refusals, BehindLog, KeysMissing, CaughtUp int
 	// disks and the key service
 	Wipes, Restores, LostKeys, Clones, Rollbacks, Outages int
 	// snapshots and members
@@ -67,6 +67,15 @@ func (s *Stats) Add(t Stats) {
 	for i := range a.NumField() {
 		a.Field(i).SetInt(a.Field(i).Int() + b.Field(i).Int())
 	}
+}
+
+// Count returns the count of a name, -1 if there is none.
+func (s Stats) Count(name string) int {
+	f := reflect.ValueOf(s).FieldByName(name)
+	if !f.IsValid() {
+		return -1
+	}
+	return int(f.Int())
 }
 
 // Never returns the names of what never happened.

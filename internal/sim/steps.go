@@ -185,7 +185,7 @@ func (c *Cluster) spare(m *member) bool {
 		return true
 	}
 	for _, v := range c.members {
-		if v != m && v.voter() && v.disk.last == c.raft.last() && (v.serves() || !v.disk.stale) {
+		if v != m && v.voter() && v.disk.last == c.raft.last() && (v.serves() || !v.disk.staleKeys && !v.disk.staleStore) {
 			return true
 		}
 	}
@@ -231,10 +231,11 @@ func (c *Cluster) stepRestore(m *member, a []int) {
 	if a[2] == 0 {
 		m.disk = save
 		m.disk.sync()
+		m.disk.staleStore = true
 	} else {
 		m.disk.fs, m.disk.epochs = save.fs, save.epochs
+		m.disk.staleKeys = true
 	}
-	m.disk.stale = true
 	c.stats.Restores++
 }
 
@@ -244,7 +245,7 @@ func (c *Cluster) stepClone(m *member, _ []int) {
 	}
 	twin := c.newMember(m.slot+MaxMembers, m.host, m.role)
 	twin.clone, twin.set, twin.disk = true, m.set, c.copyOf(m)
-	twin.disk.stale = true
+	twin.disk.staleStore = true
 	c.clones[m.slot] = twin
 	c.stats.Clones++
 	c.start(twin)
