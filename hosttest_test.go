@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -41,7 +42,6 @@ type world struct {
 	pending  []*proposal
 	hold     bool // registrations stay on their way
 	outcomes map[uint64]map[string]string
-	told     map[uint64]map[string]string
 	nonces   map[string]string // who used it, by key and nonce
 }
 
@@ -60,6 +60,10 @@ type member struct {
 	halted  error
 	feeding bool
 	seen    []atrest.Event
+	apart   bool // gets nothing of the log
+	group   string
+	backup  []byte                      // what its next start imports
+	past    map[uint64]map[string]value // its store after each entry
 }
 
 // disk is what the host itself has stored.
@@ -105,7 +109,6 @@ func newWorld(t testing.TB) *world {
 	return &world{
 		t:        t,
 		outcomes: map[uint64]map[string]string{},
-		told:     map[uint64]map[string]string{},
 		nonces:   map[string]string{},
 	}
 }
@@ -121,7 +124,7 @@ func (w *world) end() {
 // join adds members that have never run. Each has its own way to the KEK "kms:a".
 func (w *world) join(names ...string) []*member {
 	for _, name := range names {
-		m := &member{w: w, name: name, keks: []*kektest.KEK{kektest.New("kms:a")}}
+		m := &member{w: w, name: name, group: "g", keks: []*kektest.KEK{kektest.New("kms:a")}, past: map[uint64]map[string]value{}}
 		m.wipe()
 		w.members = append(w.members, m)
 	}
@@ -133,16 +136,6 @@ func (m *member) wipe() {
 	m.fs = crashfs.New()
 	m.fs.Mkdir(dir)
 	m.disk = disk{store: map[string]value{}, first: 1}
-}
-
-func (w *world) member(name string) *member {
-	for _, m := range w.members {
-		if m.name == name {
-			return m
-		}
-	}
-	w.t.Fatalf("no member %q", name)
-	return nil
 }
 
 // started returns n members that run and know no keys.
@@ -196,12 +189,17 @@ func (m *member) open(hadKeys bool) error {
 		m.disk.applied, m.disk.store = 0, map[string]value{}
 	}
 	ctx := m.w.t.Context()
-	opts := append([]atrest.Option{atrest.WithFS(m.fs), atrest.WithObserver(m), atrest.WithGroup("g")}, m.opts...)
-	n, err := atrest.Open(ctx, atrest.Config{Dir: dir, Name: m.name, KEK: m.set(), Propose: m.propose}, opts...)
+	n, err := m.process()
 	if err != nil {
 		return err
 	}
 	v := atrest.View{First: m.disk.first, HadKeys: hadKeys, Entries: m.w.entries}
+	if m.backup != nil {
+		if err := n.Import(ctx, m.backup); err != nil {
+			return errors.Join(err, n.Close())
+		}
+		m.backup = nil
+	}
 	if s := m.disk.snap; s != nil {
 		if err := n.Restore(ctx, s.part); err != nil {
 			return errors.Join(err, n.Close())
@@ -217,6 +215,12 @@ func (m *member) open(hadKeys bool) error {
 	}
 	m.node = n
 	return nil
+}
+
+// process takes a member's directory into use.
+func (m *member) process() (*atrest.Node, error) {
+	opts := append([]atrest.Option{atrest.WithFS(m.fs), atrest.WithObserver(m), atrest.WithGroup(m.group)}, m.opts...)
+	return atrest.Open(m.w.t.Context(), atrest.Config{Dir: dir, Name: m.name, KEK: m.set(), Propose: m.propose}, opts...)
 }
 
 // hadKeys is what a host can tell from its own data.
@@ -376,6 +380,14 @@ func (w *world) settle() {
 	w.check()
 }
 
+// advance lets time pass.
+func (w *world) advance(d time.Duration) {
+	w.mu.Lock() // what the test has read of members it has read before they go on
+	w.mu.Unlock()
+	<-time.After(d)
+	w.settle()
+}
+
 // feedAll starts members that have something to apply.
 func (w *world) feedAll() {
 	w.mu.Lock()
@@ -390,7 +402,7 @@ func (w *world) feedAll() {
 
 // idle reports whether a member could apply something and does not. w.mu is held.
 func (m *member) idle() bool {
-	return !m.feeding && m.node != nil && m.halted == nil && m.disk.applied < uint64(len(m.w.log))
+	return !m.feeding && !m.apart && m.node != nil && m.halted == nil && m.disk.applied < uint64(len(m.w.log))
 }
 
 func (w *world) behind() bool {
@@ -443,7 +455,7 @@ func (m *member) feed() {
 	defer func() { m.feeding = false }()
 	for {
 		n, i := m.node, m.disk.applied+1
-		if n == nil || m.halted != nil || i > uint64(len(w.log)) {
+		if n == nil || m.apart || m.halted != nil || i > uint64(len(w.log)) {
 			return
 		}
 		data, store := w.log[i-1], m.disk.store
@@ -457,7 +469,7 @@ func (m *member) feed() {
 			m.halted = err
 			outcome = "halts: " + err.Error()
 		} else {
-			m.disk.applied, m.disk.store = i, store
+			m.disk.applied, m.disk.store, m.past[i] = i, store, store
 		}
 		if w.outcomes[i] == nil {
 			w.outcomes[i] = map[string]string{}
@@ -477,7 +489,7 @@ func (m *member) apply(n *atrest.Node, i uint64, data []byte, store map[string]v
 	}
 	if n.IsEntry(payload) {
 		o, err := n.Apply(i, payload)
-		return store, outcomeText(o), err
+		return store, entryText(payload, o), err
 	}
 	f := strings.Fields(string(payload))
 	if len(f) != 3 || f[0] != "put" {
@@ -493,11 +505,22 @@ func (m *member) apply(n *atrest.Node, i uint64, data []byte, store map[string]v
 	return store, fmt.Sprintf("put %s", f[1]), nil
 }
 
-func outcomeText(o applier.Outcome) string {
-	s := fmt.Sprintf("%v %v", o.Op, o.Kind)
-	if o.Op == 0 {
-		s = o.Kind.String()
+// entryText says what an entry wanted, and what became of it.
+func entryText(entry []byte, o applier.Outcome) string {
+	what := o.Op.String()
+	switch e, _ := applier.Generation2.Parse(entry); e := e.(type) {
+	case nil:
+		what = "entry"
+	case applier.Registration:
+		what = fmt.Sprintf("registration of %s for %s, epoch %d", e.Node, e.Key, e.Epoch)
+	case applier.Rotation:
+		what = fmt.Sprintf("rotation to %s", e.Key.ID)
+	case applier.Stop:
+		what = fmt.Sprintf("stop of %s", e.Key)
+	case applier.Destroy:
+		what = fmt.Sprintf("destruction of %s", e.Key)
 	}
+	s := fmt.Sprintf("%s: %v", what, o.Kind)
 	if o.Why != nil {
 		s += ": " + o.Why.Error()
 	}
@@ -598,4 +621,9 @@ func must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
+}
+
+// contextOver returns a context that ends as soon as something waits for it.
+func contextOver(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), time.Nanosecond)
 }
