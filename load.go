@@ -174,7 +174,7 @@ func (n *Node) arrive(h key.Header, dek key.DEK) error {
 	if h.Check != k.Check || h.Purpose != k.Purpose {
 		return errors.Newf("atrest: key %s: the KEK returned another key", k.ID)
 	}
-	if err := n.install(k, dek, envelope.Usage(n.file.Reserved(k.ID))); err != nil {
+	if err := n.install(k, dek, n.usedBefore(k.ID)); err != nil {
 		return err
 	}
 	if err := n.settle(k.Purpose); err != nil {

@@ -69,17 +69,22 @@ func (n *Node) registerNext(ctx context.Context) (bool, error) {
 func (n *Node) due() (key.ID, []byte, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	id, ok := n.unregistered()
-	if !ok {
-		return 0, nil, nil
-	}
-	if n.superseded(id) {
-		if err := n.raise(id); err != nil || n.epochs[id] == 0 {
-			return 0, nil, err
+	for {
+		id, ok := n.unregistered()
+		if !ok {
+			return 0, nil, nil
 		}
+		if n.superseded(id) {
+			if err := n.raise(id); err != nil {
+				return 0, nil, err
+			}
+			if n.epochs[id] == 0 {
+				continue // none is left, which must not keep another key waiting
+			}
+		}
+		entry, err := applier.Generation2.Append(nil, n.registration(id))
+		return id, entry, err
 	}
-	entry, err := applier.Generation2.Append(nil, n.registration(id))
-	return id, entry, err
 }
 
 // registration is this load's, for a key. n.mu is held.

@@ -149,6 +149,17 @@ func (n *Node) reserved(s *applier.State) map[key.ID]envelope.Usage {
 	return used
 }
 
+// usedBefore is how much of a key that is not loaded may have been used by earlier
+// loads: what is reserved, without what this load has claimed and not begun to use.
+func (n *Node) usedBefore(id key.ID) envelope.Usage {
+	u := envelope.Usage(n.file.Reserved(id))
+	if _, claimed := n.epochs[id]; claimed {
+		u.Seals -= keystore.ChunkSeals
+		u.Bytes -= keystore.ChunkBytes
+	}
+	return u
+}
+
 // epochsLow is from where on a rotation is advised: a key has 65,535 epochs for
 // each node, and each start takes one.
 const epochsLow = 0xff00

@@ -6,15 +6,40 @@ import (
 	"github.com/atrestdb/atrest/key"
 )
 
-// Append appends the bytes of an entry to dst. It refuses what would not parse. On
-// error the result is nil.
+// Append appends the bytes of an entry to dst. It refuses what would not parse, or
+// not as the same. On error the result is nil.
 func (g Generation) Append(dst []byte, e Entry) ([]byte, error) {
+	if err := g.canHold(e); err != nil {
+		return nil, err
+	}
 	w := writer{dst: append(dst, g.magic()...), g: g}
 	w.entry(e)
 	if _, err := g.Parse(w.dst[len(dst):]); err != nil {
 		return nil, err
 	}
 	return w.dst, nil
+}
+
+// canHold refuses what has no bytes in this generation.
+func (g Generation) canHold(e Entry) error {
+	switch e := e.(type) {
+	case Registration:
+		if g == Generation1 && e.Load != (LoadID{}) {
+			return malformed("a load id in %v", g)
+		}
+	case Bootstrap, EnableStorage, EnableRaft:
+	case Rotation:
+		if !e.Purpose.Valid() {
+			return malformed("a key for %v", e.Purpose)
+		}
+	case Rewrap, Stop, Destroy, WriterGone, BackupAdd, BackupForget:
+		if g == Generation1 {
+			return malformed("%v in %v", e.op(), g)
+		}
+	default:
+		return malformed("a value of type %T", e)
+	}
+	return nil
 }
 
 // writer appends the fields of an entry.

@@ -14,8 +14,11 @@ import (
 // ApplyBytes is Apply for an entry that is not parsed yet. One that was applied
 // before is not even looked at, and one that is malformed is rejected.
 func (s *State) ApplyBytes(index uint64, entry []byte) (*State, Outcome, error) {
-	if done, err := s.replayed(index); done || err != nil {
-		return s, Outcome{Kind: NoOp, Why: ErrReplayed}, err
+	switch done, err := s.replayed(index); {
+	case err != nil:
+		return s, Outcome{}, err
+	case done:
+		return s, Outcome{Kind: NoOp, Why: ErrReplayed}, nil
 	}
 	e, err := s.gen.Parse(entry)
 	if errors.Is(err, ErrMalformed) {
@@ -29,11 +32,14 @@ func (s *State) ApplyBytes(index uint64, entry []byte) (*State, Outcome, error) 
 
 // Apply returns the state that an entry leads to, and what became of the entry.
 // The state is s itself unless the outcome is [Applied]. An error, after which
-// there is no outcome, stops the replica. The entry's slices become part of the
-// state and must not be changed any more.
+// there is no outcome, stops the replica. The entry is one that [Generation.Append]
+// takes; its slices become part of the state and must not be changed any more.
 func (s *State) Apply(index uint64, e Entry) (*State, Outcome, error) {
-	if done, err := s.replayed(index); done || err != nil {
-		return s, Outcome{Kind: NoOp, Op: e.op(), Why: ErrReplayed}, err
+	switch done, err := s.replayed(index); {
+	case err != nil:
+		return s, Outcome{}, err
+	case done:
+		return s, Outcome{Kind: NoOp, Op: e.op(), Why: ErrReplayed}, nil
 	}
 	t := &transition{next: *s, old: s, index: index, op: e.op(), keysShared: true, writersShared: true}
 	err := t.apply(e)
@@ -155,8 +161,8 @@ func (t *transition) insertKey(w WrappedKey, p key.Purpose) error {
 		return err
 	}
 	if t.next.gen != Generation1 {
-		for _, other := range t.next.keys {
-			if other.Check == k.Check {
+		for i := range t.next.keys {
+			if other := &t.next.keys[i]; other.Check == k.Check {
 				return t.rejectf(ErrKeyReused, w.ID, 0, "it is key %s", other.ID)
 			}
 		}

@@ -87,6 +87,10 @@ func (t *transition) insertRow(at int, w Writer) error {
 func (t *transition) setRow(at int, w Writer) {
 	t.ownWriters(0)
 	t.next.writers[at] = w
+	if last := len(t.writers) - 1; last >= 0 && compareWriters(t.writers[last], w) == 0 {
+		t.writers[last] = w // two rows of one node in a bootstrap
+		return
+	}
 	t.writers = append(t.writers, w)
 }
 

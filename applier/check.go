@@ -10,7 +10,7 @@ import (
 // fills in what is counted.
 func (s *State) check() error {
 	for _, f := range []func() error{
-		s.checkHead, s.checkKeys, s.checkActive, s.checkWriters, s.checkGone, s.checkBackups,
+		s.checkHead, s.checkKeys, s.checkLives, s.checkCutovers, s.checkWriters, s.checkGone, s.checkBackups,
 	} {
 		if err := f(); err != nil {
 			return errors.Wrapf(ErrForm, "applier: %v", err)
@@ -29,11 +29,6 @@ func (s *State) checkHead() error {
 	case s.Bootstrapped() && s.cluster.IsZero() != (s.gen == Generation1):
 		return errors.Newf("the cluster id %s in %v", s.cluster, s.gen)
 	}
-	for _, c := range [...]Cutover{s.storage, s.raft} {
-		if c.Index > s.index || !c.Active && c.Index != 0 {
-			return errors.Newf("a cutover at %d in the state at %d", c.Index, s.index)
-		}
-	}
 	return nil
 }
 
@@ -45,7 +40,8 @@ func (s *State) checkKeys() error {
 		return errors.New("keys that are not in ascending order")
 	}
 	checks := map[key.Check]key.ID{}
-	for _, k := range s.keys {
+	for i := range s.keys {
+		k := &s.keys[i]
 		if err := s.checkKey(k); err != nil {
 			return errors.Wrapf(err, "key %s", k.ID)
 		}
@@ -61,7 +57,7 @@ func (s *State) checkKeys() error {
 	return nil
 }
 
-func (s *State) checkKey(k Key) error {
+func (s *State) checkKey(k *Key) error {
 	switch {
 	case k.ID == 0:
 		return key.ErrReservedID
@@ -69,10 +65,6 @@ func (s *State) checkKey(k Key) error {
 		return key.ErrPurpose
 	case !k.State.Valid():
 		return key.ErrState
-	case max(k.Created, k.Rewrapped, k.Retired, k.Stopped, k.Destroyed) > s.index:
-		return errors.New("it was changed after the state's index")
-	case k.State == key.Active && k.Retired != 0, k.State < key.Stopped && k.Stopped != 0, k.State != key.Destroyed && k.Destroyed != 0:
-		return errors.Newf("it is %v, and an index says otherwise", k.State)
 	case (k.State == key.Destroyed) != (k.Container == nil):
 		return errors.Newf("it is %v with a container of %d bytes", k.State, len(k.Container))
 	case s.gen == Generation1 && k.Check != key.Check{}:
@@ -91,27 +83,6 @@ func (s *State) checkKey(k Key) error {
 	return nil
 }
 
-func (s *State) checkActive() error {
-	if !s.Bootstrapped() {
-		return nil
-	}
-	var active [key.Raft + 1]int
-	retired := map[uint64]bool{}
-	for _, k := range s.keys {
-		if k.State == key.Active {
-			active[k.Purpose]++
-		}
-		if k.Retired != 0 && retired[k.Retired] {
-			return errors.Newf("two keys were retired at %d", k.Retired)
-		}
-		retired[k.Retired] = true
-	}
-	if active[key.Storage] != 1 || active[key.Raft] != 1 {
-		return errors.Newf("%d active storage keys and %d active Raft keys", active[key.Storage], active[key.Raft])
-	}
-	return nil
-}
-
 func (s *State) checkWriters() error {
 	if len(s.writers) > MaxWriters {
 		return errors.Newf("%d rows of the registry", len(s.writers))
@@ -123,6 +94,8 @@ func (s *State) checkWriters() error {
 			return errors.New("rows of the registry that are not in ascending order")
 		case !ok || k.State == key.Destroyed:
 			return errors.Newf("a row of the registry for key %s", w.Key)
+		case s.gen == Generation1 && w.Load != LoadID{}:
+			return errors.New("a load id in generation 1")
 		case w.Node == 0 || w.First > w.Last:
 			return errors.Newf("a row of the registry for node %s with epochs %d to %d", w.Node, w.First, w.Last)
 		}
@@ -143,11 +116,12 @@ func (s *State) checkGone() error {
 }
 
 func (s *State) checkBackups() error {
+	origin := s.origin()
 	for i, b := range s.backups {
 		switch {
 		case i > 0 && string(s.backups[i-1].ID[:]) >= string(b.ID[:]):
 			return errors.New("backups that are not in ascending order")
-		case b.Index == 0 || b.Index > s.index:
+		case b.Index <= origin || b.Index > s.index:
 			return errors.Newf("a backup that was registered at %d", b.Index)
 		case !ascending(b.Keys, func(id key.ID) uint64 { return uint64(id) }):
 			return errors.New("keys of a backup that are not in ascending order")

@@ -22,7 +22,7 @@ var (
 // UnknownError says that an entry is of a later version of this library. Others
 // apply what this replica does not know, so it must stop, not skip.
 type UnknownError struct {
-	What  string // opcode, wire version, sub-tag, act or purpose
+	What  string // opcode, wire version, sub-tag, act, purpose or generation
 	Value byte
 }
 

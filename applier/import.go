@@ -20,11 +20,24 @@ func Import(old *State, cluster key.ClusterID, rewrapped []WrappedKey, storage, 
 	if !old.Bootstrapped() || old.gen != Generation2 {
 		return nil, errors.Wrap(ErrImport, "applier: it has no keys of generation 2")
 	}
+	if cluster == old.cluster {
+		return nil, errors.Wrapf(ErrImport, "applier: cluster %s has it already", cluster)
+	}
+	wraps := make(map[key.ID][]byte, len(rewrapped))
+	for _, w := range rewrapped {
+		if _, twice := wraps[w.ID]; twice {
+			return nil, errors.Wrapf(ErrImport, "applier: key %s is wrapped twice", w.ID)
+		}
+		wraps[w.ID] = w.Wrap
+	}
 	s := &State{gen: Generation2, cluster: cluster, storage: Cutover{Active: old.storage.Active}}
 	for k := range old.Keys() {
-		if err := s.importKey(k, rewrapped); err != nil {
+		if err := s.importKey(k, wraps); err != nil {
 			return nil, err
 		}
+	}
+	for id := range wraps {
+		return nil, errors.Wrapf(ErrImport, "applier: it has no key %s to wrap anew", id)
 	}
 	for _, p := range [...]struct {
 		w WrappedKey
@@ -45,14 +58,16 @@ func Import(old *State, cluster key.ClusterID, rewrapped []WrappedKey, storage, 
 	return s, nil
 }
 
-func (s *State) importKey(k Key, rewrapped []WrappedKey) error {
+// importKey takes over a key of another state, and its container from wraps.
+func (s *State) importKey(k Key, wraps map[key.ID][]byte) error {
 	fresh := Key{ID: k.ID, Purpose: k.Purpose, State: max(k.State, key.OpenOnly), Check: k.Check}
 	if k.State != key.Destroyed {
-		i := slices.IndexFunc(rewrapped, func(w WrappedKey) bool { return w.ID == k.ID })
-		if i < 0 {
+		wrap, ok := wraps[k.ID]
+		if !ok {
 			return errors.Wrapf(ErrImport, "applier: key %s is not wrapped anew", k.ID)
 		}
-		fresh.Container = rewrapped[i].Wrap
+		delete(wraps, k.ID)
+		fresh.Container = wrap
 	}
 	s.keys = append(s.keys, fresh)
 	return nil

@@ -11,15 +11,19 @@ import (
 // an [*UnknownError]; what no version means is [ErrMalformed]. On error the result
 // is nil. What parses is written by Append with the same bytes.
 func (g Generation) Parse(b []byte) (Entry, error) {
+	if g != Generation1 && g != Generation2 {
+		return nil, &UnknownError{What: "generation", Value: byte(g)}
+	}
 	if !g.IsEntry(b) {
 		return nil, malformed("it does not begin as one does")
 	}
-	if len(b) > MaxEntry {
-		return nil, malformed("%d bytes, at most %d are allowed", len(b), MaxEntry)
-	}
 	r := reader{b: b[len(g.magic()):], g: g, size: len(b)}
 	e := r.entry()
-	if r.err == nil && len(r.b) > 0 {
+	// Not before: an entry of a later version may be larger, and must stop us.
+	if r.size > MaxEntry {
+		r.fail("%d bytes, at most %d are allowed", r.size, MaxEntry)
+	}
+	if len(r.b) > 0 {
 		r.fail("%d bytes behind its end", len(r.b))
 	}
 	if r.err != nil {
@@ -146,13 +150,7 @@ func (r *reader) row() WriterRow {
 
 func (r *reader) bootstrap() Entry {
 	e := Bootstrap{Storage: r.wrapped(), Raft: r.wrapped()}
-	n := r.count("rows of the registry", MaxBatch, rowSize)
-	if n > 0 {
-		e.Writers = make([]WriterRow, 0, n)
-	}
-	for range n {
-		e.Writers = append(e.Writers, r.row())
-	}
+	e.Writers = list(r.count("rows of the registry", MaxBatch, rowSize), r.row)
 	return e
 }
 
@@ -216,17 +214,12 @@ func (r *reader) rewrap() Entry {
 	if r.size > MaxRewrap {
 		r.fail("%d bytes that rewrap keys, at most %d are allowed", r.size, MaxRewrap)
 	}
-	n := r.count("keys", MaxKeys, 4+4)
-	if r.err == nil && n == 0 {
+	e := Rewrap{Keys: list(r.count("keys", MaxKeys, 4+4), r.wrapped)}
+	if len(e.Keys) == 0 {
 		r.fail("no keys to rewrap")
 	}
-	var e Rewrap
-	for range n {
-		k := r.wrapped()
-		if len(e.Keys) > 0 && k.ID <= e.Keys[len(e.Keys)-1].ID {
-			r.fail("key %s is not in ascending order", k.ID)
-		}
-		e.Keys = append(e.Keys, k)
+	if !ascending(e.Keys, func(k WrappedKey) uint64 { return uint64(k.ID) }) {
+		r.fail("keys that are not in ascending order")
 	}
 	return e
 }
@@ -252,14 +245,8 @@ func (r *reader) act() Entry {
 
 func (r *reader) destroy() Entry {
 	e := Destroy{Key: key.ID(r.u32()), Stopped: r.u64()}
-	for range r.count("members", MaxMembers, 8) {
-		e.Members = append(e.Members, nodeid.ID(r.u64()))
-	}
-	for range r.count("nodes with evidence", MaxMembers, 5*8) {
-		e.Evidence = append(e.Evidence, Evidence{
-			Node: nodeid.ID(r.u64()), Taken: r.u64(), Live: r.u64(), FirstLog: r.u64(), OldestSnapshot: r.u64(),
-		})
-	}
+	e.Members = list(r.count("members", MaxMembers, 8), func() nodeid.ID { return nodeid.ID(r.u64()) })
+	e.Evidence = list(r.count("nodes with evidence", MaxMembers, 5*8), r.evidence)
 	if !ascending(e.Members, func(m nodeid.ID) uint64 { return uint64(m) }) {
 		r.fail("members that are not in ascending order")
 	}
@@ -269,11 +256,13 @@ func (r *reader) destroy() Entry {
 	return e
 }
 
+func (r *reader) evidence() Evidence {
+	return Evidence{Node: nodeid.ID(r.u64()), Taken: r.u64(), Live: r.u64(), FirstLog: r.u64(), OldestSnapshot: r.u64()}
+}
+
 func (r *reader) backupAdd() Entry {
 	e := BackupAdd{Backup: r.backup()}
-	for range r.count("keys", MaxKeys, 4) {
-		e.Keys = append(e.Keys, key.ID(r.u32()))
-	}
+	e.Keys = list(r.count("keys", MaxKeys, 4), func() key.ID { return key.ID(r.u32()) })
 	if !ascending(e.Keys, func(id key.ID) uint64 { return uint64(id) }) {
 		r.fail("keys that are not in ascending order")
 	}
@@ -283,6 +272,18 @@ func (r *reader) backupAdd() Entry {
 func (r *reader) backup() (id BackupID) {
 	copy(id[:], r.take(len(id)))
 	return id
+}
+
+// list reads n things; nil if there are none.
+func list[T any](n int, next func() T) []T {
+	if n == 0 {
+		return nil
+	}
+	out := make([]T, n)
+	for i := range out {
+		out[i] = next()
+	}
+	return out
 }
 
 // ascending reports whether every number is above the one before it.

@@ -72,5 +72,8 @@ func (r RegistryRow) Writer() (Writer, error) {
 	if got := binary.BigEndian.Uint16(r.Key[registryKeySize-2:]); got != w.Node.Node16() {
 		return Writer{}, errors.Wrapf(ErrRegistryRow, "applier: the row of node16 %d names node %s", got, w.Node)
 	}
+	if w.First > w.Last {
+		return Writer{}, errors.Wrapf(ErrRegistryRow, "applier: a first epoch of %d above the last, %d", w.First, w.Last)
+	}
 	return w, nil
 }

@@ -96,9 +96,9 @@ func (s *State) find(id key.ID) (int, bool) {
 
 // Active returns the active key of a purpose.
 func (s *State) Active(p key.Purpose) (Key, bool) {
-	for _, k := range s.keys {
-		if k.State == key.Active && k.Purpose == p {
-			return k, true
+	for i := range s.keys {
+		if k := &s.keys[i]; k.State == key.Active && k.Purpose == p {
+			return *k, true
 		}
 	}
 	return Key{}, false
@@ -107,9 +107,9 @@ func (s *State) Active(p key.Purpose) (Key, bool) {
 // Former returns the key of a purpose that was active immediately before the
 // active one. It may be stopped or destroyed.
 func (s *State) Former(p key.Purpose) (former Key, ok bool) {
-	for _, k := range s.keys {
-		if k.Purpose == p && k.Retired > former.Retired {
-			former, ok = k, true
+	for i := range s.keys {
+		if k := &s.keys[i]; k.Purpose == p && k.Retired > former.Retired {
+			former, ok = *k, true
 		}
 	}
 	return former, ok
