@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	MaxCount   = maxCount
+	MaxCount = maxCount
 )
 
 // Lookup does what Open does to find the key of an envelope.
@@ -46,3 +46,6 @@ func ShareHash(s, with *Store) { s.table.Store(newTable(minSlots, with.table.Loa
 
 // MeterOf returns what the sealers of a key account to.
 func MeterOf(s *Store, id key.ID) envelope.Meter { return &s.table.Load().find(id).meter }
+
+// HasStreamKey reports whether the subkey of a key's streams is in memory.
+func HasStreamKey(s *Store, id key.ID) bool { return s.table.Load().find(id).streams.Load() != nil }

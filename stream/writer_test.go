@@ -173,10 +173,12 @@ func TestSourceFails(t *testing.T) {
 		"at once":      {func() io.Reader { return iotest.ErrReader(errBroken) }, errBroken},
 		"after a part": {func() io.Reader { return io.MultiReader(bytes.NewReader(text(3*seg)), iotest.ErrReader(errBroken)) }, errBroken},
 		"timeout":      {func() io.Reader { return iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("abc"))) }, iotest.ErrTimeout},
-		"cut":          {func() io.Reader { return io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(io.ErrUnexpectedEOF)) }, io.ErrUnexpectedEOF},
-		"nothing":      {func() io.Reader { return readFunc(func([]byte) (int, error) { return 0, nil }) }, io.ErrNoProgress},
-		"negative":     {func() io.Reader { return readFunc(func([]byte) (int, error) { return -1, nil }) }, nil},
-		"too many":     {func() io.Reader { return readFunc(func(b []byte) (int, error) { return len(b) + 1, nil }) }, nil},
+		"cut": {func() io.Reader {
+			return io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(io.ErrUnexpectedEOF))
+		}, io.ErrUnexpectedEOF},
+		"nothing":  {func() io.Reader { return readFunc(func([]byte) (int, error) { return 0, nil }) }, io.ErrNoProgress},
+		"negative": {func() io.Reader { return readFunc(func([]byte) (int, error) { return -1, nil }) }, nil},
+		"too many": {func() io.Reader { return readFunc(func(b []byte) (int, error) { return len(b) + 1, nil }) }, nil},
 	} {
 		for _, workers := range []int{1, 2} {
 			t.Run(name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package secret_test
 import (
 	"bytes"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -115,6 +116,9 @@ func TestExpandWycheproof(t *testing.T) {
 			prk, err := hkdf.Extract(sha256.New, unhex(t, tc.Ikm), unhex(t, tc.Salt))
 			require.NoError(t, err)
 			k, info := newKey(t, prk), string(unhex(t, tc.Info))
+			if ikm := unhex(t, tc.Ikm); len(ikm) == secret.Size {
+				require.Equal(t, prk, secret.Bytes(secret.Extract(newKey(t, ikm), unhex(t, tc.Salt))), "case %d: %s", tc.TcID, tc.Comment)
+			}
 			if tc.Result != "valid" {
 				require.Panics(t, func() { secret.Expand(k, info, tc.Size) }, "case %d: %s", tc.TcID, tc.Comment)
 			} else {
@@ -134,6 +138,18 @@ func TestExpandMisuse(t *testing.T) {
 }
 
 // Keys under different labels, or of different keys, are different.
+// HKDF-Extract is HMAC with the salt for its key.
+func TestExtract(t *testing.T) {
+	k := newKey(t, bytes.Repeat([]byte{7}, 32))
+	for _, n := range []int{16, 32, 64, 100} {
+		salt := bytes.Repeat([]byte{9}, n)
+		h := hmac.New(sha256.New, salt)
+		h.Write(secret.Bytes(k))
+		require.Equal(t, h.Sum(nil), secret.Bytes(secret.Extract(k, salt)))
+	}
+	require.Panics(t, func() { secret.Extract(secret.Key{}, make([]byte, 32)) })
+}
+
 func TestDeriveSeparates(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		k := newKey(t, rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "key"))
