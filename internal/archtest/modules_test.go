@@ -48,6 +48,7 @@ func TestLinked(t *testing.T) {
 		{"nodeid", small},
 		{"envelope", small},
 		{"keystore", small},
+		{"stream", small},
 		{"internal/secret", small},
 		{"internal/durable", small},
 		{"internal/crashfs", small},
