@@ -185,7 +185,7 @@ func (u uri) bad(format string, args ...any) error {
 func parseURI(s string) (uri, error) {
 	name, rest, ok := strings.Cut(s, ":")
 	if !ok || !isWord(name) {
-		return uri{}, fmt.Errorf("kek: %w: it begins with no scheme, such as file:", ErrURI)
+		return uri{}, fmt.Errorf("kek: %w: no scheme, as in file:PATH", ErrURI)
 	}
 	u := uri{scheme: name, options: map[string]string{}}
 	for i := range len(rest) {

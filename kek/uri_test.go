@@ -102,13 +102,13 @@ func TestOpenURIPassphrase(t *testing.T) {
 
 func TestOpenURIRefused(t *testing.T) {
 	for uri, text := range map[string]string{
-		"":                                "it begins with no scheme, such as file:",
-		"/etc/kek":                        "it begins with no scheme",
-		":x":                              "it begins with no scheme",
-		"FILE:x":                          "it begins with no scheme",
-		"C:\\kek":                         "it begins with no scheme",
-		"1f:x":                            "it begins with no scheme",
-		"fi le:x":                         "it begins with no scheme",
+		"":                                "no scheme, as in file:PATH",
+		"/etc/kek":                        "no scheme, as in",
+		":x":                              "no scheme, as in",
+		"FILE:x":                          "no scheme, as in",
+		"C:\\kek":                         "no scheme, as in",
+		"1f:x":                            "no scheme, as in",
+		"fi le:x":                         "no scheme, as in",
 		"file:a#b":                        "file: byte 0x23 at 6, which is written %23",
 		"file:a\nb":                       "byte 0x0a at 6, which is written %0A",
 		"file:a%":                         "file: a % stands for itself only as %25",

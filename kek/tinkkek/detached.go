@@ -27,10 +27,12 @@ type detached struct {
 	slots chan struct{}
 }
 
+// EncryptWithContext implements [tink.AEADWithContext].
 func (d *detached) EncryptWithContext(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
 	return d.call(ctx, d.aead().Encrypt, plaintext, ad)
 }
 
+// DecryptWithContext implements [tink.AEADWithContext].
 func (d *detached) DecryptWithContext(ctx context.Context, ciphertext, ad []byte) ([]byte, error) {
 	return d.call(ctx, d.aead().Decrypt, ciphertext, ad)
 }
@@ -74,6 +76,7 @@ func await[T any](ctx context.Context, slots chan struct{}, do func() (T, error)
 // inMemory is an AEAD that answers at once.
 type inMemory struct{ tink.AEAD }
 
+// EncryptWithContext implements [tink.AEADWithContext].
 func (m inMemory) EncryptWithContext(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -81,6 +84,7 @@ func (m inMemory) EncryptWithContext(ctx context.Context, plaintext, ad []byte) 
 	return m.Encrypt(plaintext, ad)
 }
 
+// DecryptWithContext implements [tink.AEADWithContext].
 func (m inMemory) DecryptWithContext(ctx context.Context, ciphertext, ad []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

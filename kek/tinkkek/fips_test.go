@@ -38,7 +38,7 @@ func TestStrictFIPSMode(t *testing.T) {
 	require.Equal(t, len(templates)-1, refused)
 
 	// In a file, too; and one bad key is enough.
-	path := write(t, clear(t, handle(t, templates["AES256_GCM"]()), writings[0]))
+	path := write(t, inClear(t, handle(t, templates["AES256_GCM"]()), writings[0]))
 	k, err := tinkkek.InsecureCleartextFile(path)
 	require.Nil(t, k)
 	require.ErrorIs(t, err, kek.ErrFIPS)

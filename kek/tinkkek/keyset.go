@@ -102,6 +102,7 @@ type answered struct {
 	err error
 }
 
+// DecryptWithContext implements [tink.AEADWithContext].
 func (m *answered) DecryptWithContext(ctx context.Context, ciphertext, ad []byte) ([]byte, error) {
 	var out []byte
 	if out, m.err = m.AEADWithContext.DecryptWithContext(ctx, ciphertext, ad); m.err != nil {

@@ -207,7 +207,7 @@ func TestOpenURI(t *testing.T) {
 	h := handle(t, ctrHMAC())
 	want, err := tinkkek.FromHandle(h)
 	require.NoError(t, err)
-	open, sealed := write(t, clear(t, h, writings[0])), write(t, encrypted(t, h, writings[1], master.aead))
+	open, sealed := write(t, inClear(t, h, writings[0])), write(t, encrypted(t, h, writings[1], master.aead))
 	link := open + "-link"
 	require.NoError(t, os.Symlink(open, link))
 

@@ -225,7 +225,7 @@ var writings = []writing{
 	{"binary", func(w io.Writer) keyset.Writer { return keyset.NewBinaryWriter(w) }},
 }
 
-func clear(t testing.TB, h *keyset.Handle, w writing) []byte {
+func inClear(t testing.TB, h *keyset.Handle, w writing) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	require.NoError(t, insecurecleartextkeyset.Write(h, w.writer(&b)))
@@ -253,7 +253,7 @@ func TestFiles(t *testing.T) {
 			h := handle(t, ctrHMAC())
 			want, err := tinkkek.FromHandle(h)
 			require.NoError(t, err)
-			open, sealed := write(t, clear(t, h, w)), write(t, encrypted(t, h, w, master))
+			open, sealed := write(t, inClear(t, h, w)), write(t, encrypted(t, h, w, master))
 
 			k, err := tinkkek.InsecureCleartextFile(open)
 			require.NoError(t, err)
@@ -272,7 +272,7 @@ func TestFiles(t *testing.T) {
 			require.ErrorIs(t, err, tinkkek.ErrKeyset)
 			_, err = tinkkek.EncryptedFile(t.Context(), open, tinkkek.WithContext(master))
 			require.Error(t, err)
-			showsNothing(t, err, clear(t, h, w))
+			showsNothing(t, err, inClear(t, h, w))
 
 			// Another master.
 			other := aeadOf(t, handle(t, ctrHMAC()))
@@ -339,7 +339,7 @@ func FuzzKeyset(f *testing.F) {
 		f.Fatal(err)
 	}
 	for _, w := range writings {
-		f.Add(clear(f, h, w))
+		f.Add(inClear(f, h, w))
 		f.Add(encrypted(f, h, w, a))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -388,7 +388,7 @@ func (e statusError) HTTPStatusCode() int { return e.status }
 
 func TestErrors(t *testing.T) {
 	vault := func(code int, text string) error {
-		return fmt.Errorf("Error making API request.\n\nURL: PUT http://127.0.0.1:8200/v1/transit/decrypt/k\nCode: %d. Errors:\n\n* %s", code, text) //nolint:revive,staticcheck // as it is
+		return fmt.Errorf("Error making API request.\n\nURL: PUT http://127.0.0.1:8200/v1/transit/decrypt/k\nCode: %d. Errors:\n\n* %s", code, text)
 	}
 	grpc := func(code, text string) error { return fmt.Errorf("rpc error: code = %s desc = %s", code, text) }
 	rest := func(code int, text string) error { return fmt.Errorf("googleapi: Error %d: %s", code, text) }
