@@ -20,8 +20,6 @@ const (
 	commitSize = 32
 	macSize    = sha256.Size
 	sealSize   = commitSize + macSize
-
-	maxHeader = fixedSize + MaxLabel + MaxMetadata + sealSize
 )
 
 // expandLabel is part of the format.

@@ -16,7 +16,7 @@ import (
 // stream is complete and that its source has no more. Any other error is final:
 // what was read before it is what was sealed, but not all of it.
 type Reader struct {
-	ctx     context.Context //nolint:containedctx // A Reader is one operation.
+	ctx     context.Context
 	r       io.Reader
 	h       *header
 	seg     *segments

@@ -18,7 +18,7 @@ const cached = 4
 // Like a [Reader] it gives out authenticated bytes only. Its size is authentic as
 // well; that the segments in between are all there shows when they are read.
 type ReaderAt struct {
-	ctx     context.Context //nolint:containedctx // It goes with every read.
+	ctx     context.Context
 	r       io.ReaderAt
 	h       *header
 	seg     *segments

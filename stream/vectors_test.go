@@ -161,6 +161,7 @@ func TestVectors(t *testing.T) {
 }
 
 func writeVectors(t *testing.T) {
+	t.Helper()
 	f := vectorFile{About: "Byte i of a plaintext is i mod 251. keys = HKDF-Expand(PRK, 'atrest/v2/stream/keys' || 00 || header without metadata, " +
 		"its metadata length 0, up to the label || data, 96) with PRK = HKDF-Extract(salt, HKDF-Expand(dek, 'atrest/v2/stream', 32)), SHA-256 throughout; " +
 		"they are segment key, commitment and MAC key. A stream of more than 1 KiB is there as its SHA-256 only. A refusal opens to so many bytes at most before the error. " +
@@ -319,8 +320,9 @@ func drawCase(r io.Reader, v *vector) (plaintext []byte, err error) {
 }
 
 func chunkSum(t *testing.T, chunk int) []byte {
+	t.Helper()
 	r := sha3.NewSHAKE128()
-	r.Write(binary.BigEndian.AppendUint32([]byte("atrest stream vectors"), uint32(chunk))) //nolint:errcheck // A hash.
+	r.Write(binary.BigEndian.AppendUint32([]byte("atrest stream vectors"), uint32(chunk)))
 	sum := sha256.New()
 	var (
 		v   vector

@@ -14,7 +14,7 @@ import (
 //
 // An error is final: what was written is not, and never becomes, a valid stream.
 type Writer struct {
-	ctx     context.Context //nolint:containedctx // A Writer is one operation.
+	ctx     context.Context
 	w       io.Writer
 	id      key.ID
 	seg     *segments

@@ -46,17 +46,17 @@ func streamValues(t *testing.T, dek key.DEK) (map[string]any, [][]byte) {
 	require.NoError(t, err)
 	info := "atrest/v2/stream/keys\x00" + string(out.Bytes()[:46]) + "\x00\x00" + "test" + "data"
 	return map[string]any{
-			"stream.Writer":       w,
-			"stream.Reader":       sealed.Reader,
-			"stream.ReaderAt":     random.ReaderAt,
-			"stream.FileWriter":   file,
-			"stream.FileReader":   sealed,
-			"stream.FileReaderAt": random,
-			"stream.Place":        at,
-			"stream.Option":       stream.WithWorkers(2),
-		}, [][]byte{
-			secret.Bytes(k),
-			secret.Expand(k, info, secret.Size),
-			secret.Expand(dek, "atrest/v2/stream", secret.Size),
-		}
+		"stream.Writer":       w,
+		"stream.Reader":       sealed.Reader,
+		"stream.ReaderAt":     random.ReaderAt,
+		"stream.FileWriter":   file,
+		"stream.FileReader":   sealed,
+		"stream.FileReaderAt": random,
+		"stream.Place":        at,
+		"stream.Option":       stream.WithWorkers(2),
+	}, [][]byte{
+		secret.Bytes(k),
+		secret.Expand(k, info, secret.Size),
+		secret.Expand(dek, "atrest/v2/stream", secret.Size),
+	}
 }

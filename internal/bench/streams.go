@@ -63,7 +63,10 @@ func streamKeys() (stream.Keys, *gcm, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return st, raw, st.Activate(keyID)
+	if err := st.Activate(keyID); err != nil {
+		return nil, nil, err
+	}
+	return st, raw, nil
 }
 
 func sealStream(workers, size int) (trial, error) {
