@@ -27,7 +27,7 @@ var (
 // newPassphrase makes the cheapest KEK of a passphrase.
 func newPassphrase(t require.TestingT, passphrase []byte, opts ...kek.PassphraseOption) *kek.Argon2id {
 	if t, ok := t.(*testing.T); ok && fips140.Enforced() {
-		t.Skip("Argon2id is refused in strict FIPS mode; TestPassphraseFIPS runs")
+		t.Skip("Argon2id is refused in strict FIPS mode; TestFIPSOnly runs")
 	}
 	k, err := kek.Passphrase(passphrase, append([]kek.PassphraseOption{kek.WithCost(cheap)}, opts...)...)
 	require.NoError(t, err)
