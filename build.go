@@ -28,7 +28,7 @@ func (n *Node) built(e applier.Entry) ([]byte, error) {
 	case o.Kind != applier.Applied:
 		return nil, errors.Wrapf(o.Why, "atrest: %v would change nothing", o.Op)
 	}
-	return applier.Generation2.Append(nil, e)
+	return n.generation().Append(nil, e)
 }
 
 // NewBootstrap makes the entry with which encryption begins: a cluster id, the
@@ -84,7 +84,11 @@ func (n *Node) newKey(ctx context.Context, cluster key.ClusterID, p key.Purpose,
 	if err != nil {
 		return w, err
 	}
-	n.keep(key.Header{Cluster: cluster, ID: id, Purpose: p, Check: key.CheckOf(dek)}, dek)
+	h := key.Header{ID: id}
+	if !n.first() {
+		h = key.Header{Cluster: cluster, ID: id, Purpose: p, Check: key.CheckOf(dek)}
+	}
+	n.keep(h, dek)
 	return w, nil
 }
 
@@ -247,7 +251,7 @@ func (n *Node) NewRegistration(p key.Purpose) ([]byte, error) {
 // member before it proposes. What is kept is bounded, and forgotten after ten
 // minutes.
 func (n *Node) Prepare(ctx context.Context, entry []byte) error {
-	e, err := applier.Generation2.Parse(entry)
+	e, err := n.generation().Parse(entry)
 	if err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ func (n *Node) scan(ctx context.Context, v View) error {
 // rescan applies one payload of the log if it is an entry. n.mu is held.
 func (n *Node) rescan(ctx context.Context, index uint64, payload []byte) error {
 	entry := payload
-	if framed(payload) {
+	if n.sealed(index, payload) {
 		var err error
 		entry, err = n.openAwaited(ctx, index, payload)
 		if errors.Is(err, ErrRejected) {
@@ -112,7 +112,7 @@ func (n *Node) rescan(ctx context.Context, index uint64, payload []byte) error {
 	} else if n.aboveCutover(index) {
 		return nil // rejected when it was applied
 	}
-	if !IsEntry(entry) {
+	if !n.IsEntry(entry) {
 		return nil
 	}
 	_, err := n.apply(index, entry)

@@ -2,6 +2,7 @@ package atrest
 
 import (
 	"context"
+	"crypto/fips140"
 	"time"
 
 	"github.com/cockroachdb/errors"
@@ -47,6 +48,7 @@ type options struct {
 	strict     bool
 	several    bool
 	mirror     applier.Mirror
+	first      *Generation1 // not nil: generation-1 mode
 	fsys       durable.FS
 }
 
@@ -124,6 +126,10 @@ func (c Config) check(o options) error {
 		return configError("the Observer is nil: leave the option out")
 	case o.kekTimeout <= 0:
 		return configError("a KEK timeout of %v is no time at all", o.kekTimeout)
+	case o.first != nil && (o.extended || o.several):
+		return configError("generation-1 mode has counted nonces and one group: leave out WithExtendedOnly and WithSeveralGroups")
+	case o.first != nil && fips140.Enforced():
+		return configError("generation-1 mode needs nonces that strict FIPS mode does not allow")
 	case o.fsys == nil:
 		return configError("the file system is nil: leave the option out")
 	}

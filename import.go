@@ -24,6 +24,9 @@ func (n *Node) Import(ctx context.Context, snap []byte) error {
 	if err != nil {
 		return err
 	}
+	if n.first() {
+		return configError("Import begins a cluster of generation 2; this node runs in generation 1")
+	}
 	if !p.state.Bootstrapped() {
 		return errors.Wrap(ErrSnapshot, "atrest: it holds no keys; there is nothing to import, bootstrap instead")
 	}
@@ -104,7 +107,7 @@ func (n *Node) wrap(ctx context.Context, cluster key.ClusterID, id key.ID, p key
 	if err != nil {
 		return applier.WrappedKey{}, failedKEK(err, "unwrap", id)
 	}
-	if h.ID != id || h.Check != key.CheckOf(dek) || !key.EqualDEK(dek, again) {
+	if h.ID != id || !n.first() && h.Check != key.CheckOf(dek) || !key.EqualDEK(dek, again) {
 		return applier.WrappedKey{}, errors.Newf("atrest: key %s: what the KEK wrapped does not unwrap to the same key", id)
 	}
 	return applier.WrappedKey{ID: id, Wrap: container}, nil
@@ -114,7 +117,13 @@ func (n *Node) wrapOnce(ctx context.Context, cluster key.ClusterID, id key.ID, p
 	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
 	defer cancel()
 	start := time.Now()
-	container, err := n.keks.WrapDEK(ctx, cluster, id, p, dek)
+	var container []byte
+	var err error
+	if n.first() {
+		container, err = n.keks.WrapGeneration1(ctx, id, dek)
+	} else {
+		container, err = n.keks.WrapDEK(ctx, cluster, id, p, dek)
+	}
 	n.observe(KEKCall{Op: "wrap", Key: id, Took: time.Since(start), Err: err})
 	return container, err
 }

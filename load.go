@@ -49,9 +49,22 @@ func (n *Node) unwrap(ctx context.Context, id key.ID, container []byte) (key.Hea
 	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
 	defer cancel()
 	start := time.Now()
-	h, dek, err := n.keks.UnwrapDEK(ctx, container)
+	h, dek, err := n.unwrapAs(ctx, id, container)
 	n.observe(KEKCall{Op: "unwrap", Key: id, Took: time.Since(start), Err: err})
 	return h, dek, err
+}
+
+// unwrapAs is unwrap for the generation that the node runs in. In generation 1 a wrap
+// has no header; that of the result has the id alone.
+func (n *Node) unwrapAs(ctx context.Context, id key.ID, wrapped []byte) (key.Header, key.DEK, error) {
+	if !n.first() {
+		return n.keks.UnwrapDEK(ctx, wrapped)
+	}
+	dek, err := n.keks.UnwrapGeneration1(ctx, id, wrapped)
+	if err != nil {
+		return key.Header{}, key.DEK{}, err
+	}
+	return key.Header{ID: id}, dek, nil
 }
 
 // unwrapped is the outcome of one call.
@@ -171,7 +184,7 @@ func (n *Node) arrive(h key.Header, dek key.DEK) error {
 	if !ok || k.State == key.Destroyed {
 		return nil
 	}
-	if h.Check != k.Check || h.Purpose != k.Purpose {
+	if !n.first() && (h.Check != k.Check || h.Purpose != k.Purpose) {
 		return errors.Newf("atrest: key %s: the KEK returned another key", k.ID)
 	}
 	if err := n.install(k, dek, n.usedBefore(k.ID)); err != nil {

@@ -28,12 +28,13 @@ type Node struct {
 
 	file *sidecar.File
 	keys *keystore.Store
+	view string // path of keys.json in generation-1 mode
 
 	// state is the key state, as it is in the file. It is replaced under mu; the
 	// paths of values and payloads read it without.
 	state  atomic.Pointer[applier.State]
 	values atomic.Bool                   // the storage cutover is in force
-	raft   atomic.Pointer[keystore.Raft] // nil until there is a cluster id
+	raft   atomic.Pointer[payloads] // nil until there is a cluster id
 
 	mu       sync.Mutex // of every change of keys
 	phase    phase
@@ -75,12 +76,26 @@ func (n *Node) State() *applier.State { return n.state.Load() }
 // held.
 func (n *Node) publish(s *applier.State) {
 	if n.raft.Load() == nil && s.Bootstrapped() {
-		n.raft.Store(n.keys.Raft(envelope.RaftGroup{Cluster: s.Cluster(), Label: n.opts.group}))
+		p := n.payloads(s)
+		n.raft.Store(&p)
 	}
 	n.state.Store(s)
 	if s.StorageCutover().Active {
 		n.values.Store(true)
 	}
+}
+
+// payloads is what seals and opens Raft payloads.
+type payloads interface {
+	Seal(dst, payload []byte) ([]byte, error)
+	Open(dst, sealed []byte) ([]byte, error)
+}
+
+func (n *Node) payloads(s *applier.State) payloads {
+	if n.first() {
+		return n.keys.RaftGeneration1()
+	}
+	return n.keys.Raft(envelope.RaftGroup{Cluster: s.Cluster(), Label: n.opts.group})
 }
 
 // wake lets all waiters look again. n.mu is held.

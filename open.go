@@ -58,9 +58,11 @@ func newNode(cfg Config, o options) (*Node, error) {
 		changed: make(chan struct{}),
 		calls:   make(chan struct{}, maxCalls),
 	}
-	rand.Read(n.load[:])
+	if !n.first() {
+		rand.Read(n.load[:]) // generation 1 has no place for it
+	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.state.Store(applier.New(applier.Generation2))
+	n.state.Store(applier.New(n.generation()))
 	storeOpts := []keystore.Option{keystore.WithLimits(o.limits), keystore.WithObserver(meter{n}), keystore.WithSealing(o.sealing...)}
 	if o.extended {
 		storeOpts = append(storeOpts, keystore.WithExtendedOnly())
@@ -82,9 +84,9 @@ func (n *Node) open(ctx context.Context, cfg Config) error {
 	if err := guard.Filesystem(n.opts.fsys, cfg.Dir); err != nil {
 		return err
 	}
-	state, err := applier.ParseJSON(n.file.State())
+	state, err := n.stored()
 	if err != nil {
-		return errors.Wrapf(err, "atrest: the key state in %s", n.file.Path())
+		return err
 	}
 	if err := n.checkRows(state); err != nil {
 		return err
@@ -102,6 +104,9 @@ func (n *Node) open(ctx context.Context, cfg Config) error {
 func (n *Node) openFile(ctx context.Context, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
 	defer cancel()
+	if n.first() {
+		return n.openFirst(ctx, dir)
+	}
 	file, err := sidecar.Open(ctx, dir, uint64(n.id), n.keks, sidecar.WithFS(n.opts.fsys))
 	if errors.Is(err, fs.ErrNotExist) {
 		n.fresh = true
@@ -117,6 +122,19 @@ func (n *Node) openFile(ctx context.Context, dir string) error {
 	}
 	n.file = file
 	return nil
+}
+
+// stored is the key state in the file.
+func (n *Node) stored() (*applier.State, error) {
+	text := n.file.State()
+	if string(text) == "null" {
+		return applier.New(n.generation()), nil
+	}
+	s, err := applier.ParseJSON(text)
+	if err == nil && s.Generation() != n.generation() {
+		err = errors.Newf("it is of %v, and this node runs in %v", s.Generation(), n.generation())
+	}
+	return s, errors.Wrapf(err, "atrest: the key state in %s", n.file.Path())
 }
 
 // checkRows compares what the registry says about this node with what its own

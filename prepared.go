@@ -37,7 +37,7 @@ func (p *prepared) keep(h key.Header, dek key.DEK, now time.Time) {
 func (p *prepared) take(k applier.Key, now time.Time) (key.DEK, bool) {
 	p.forget(now)
 	for i, e := range *p {
-		if e.header.ID == k.ID && e.header.Purpose == k.Purpose && e.header.Check == k.Check {
+		if e.header.ID == k.ID && e.header.Check == k.Check { // in generation 1 the id is all there is
 			p.drop(i)
 			return e.dek, true
 		}

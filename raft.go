@@ -25,15 +25,16 @@ func (n *Node) Raft() *Raft { return &Raft{n: n} }
 // [Node.Apply]. Nothing that a client may propose does, see [Node.CheckPayload].
 func IsEntry(payload []byte) bool { return applier.IsEntry(payload) }
 
-// IsEntry is the function of this name.
-func (n *Node) IsEntry(payload []byte) bool { return IsEntry(payload) }
+// IsEntry is the function of this name, and in generation-1 mode reports whether a
+// payload begins with one of that generation's opcodes.
+func (n *Node) IsEntry(payload []byte) bool { return n.generation().IsEntry(payload) }
 
 // CheckPayload refuses a payload that could be taken for an entry or for a sealed
 // one, with [ErrReservedPrefix]. A host calls it on what its clients send, before
 // it proposes that: no client can inject an entry then.
 func (n *Node) CheckPayload(payload []byte) error {
-	if IsEntry(payload) || framed(payload) {
-		return errors.Wrapf(ErrReservedPrefix, "atrest: %x", payload[:len(raftMagic)])
+	if IsEntry(payload) || framed(payload) || n.IsEntry(payload) {
+		return errors.Wrapf(ErrReservedPrefix, "atrest: %x", payload[:min(len(payload), len(raftMagic))])
 	}
 	return nil
 }
@@ -52,7 +53,7 @@ func (r *Raft) Seal(dst, payload []byte) ([]byte, error) {
 	if !n.State().RaftCutover().Active {
 		return append(dst, payload...), nil
 	}
-	out, err := n.raft.Load().Seal(append(dst, raftMagic...), payload)
+	out, err := (*n.raft.Load()).Seal(append(dst, n.frame()...), payload)
 	if err == nil {
 		return out, nil
 	}
@@ -73,7 +74,7 @@ func (r *Raft) Seal(dst, payload []byte) ([]byte, error) {
 // capacity of dst.
 func (r *Raft) Open(dst []byte, index uint64, data []byte) ([]byte, error) {
 	n := r.n
-	if !framed(data) {
+	if !n.sealed(index, data) {
 		if n.aboveCutover(index) {
 			return nil, errors.Wrapf(ErrRejected, "atrest: entry %d is in clear above the Raft cutover", index)
 		}
@@ -104,7 +105,8 @@ func (n *Node) openFrame(dst []byte, index uint64, data []byte) ([]byte, error) 
 		return nil, errors.Newf("atrest: entry %d is sealed, and this node knows of no Raft cutover before it: "+
 			"its key state is not that of this log; install a snapshot", index)
 	}
-	h, err := envelope.ParseHeader(data[len(raftMagic):])
+	data = data[len(n.frame()):]
+	h, err := envelope.ParseHeader(data)
 	if err != nil {
 		return nil, n.openFailed(key.Raft, 0, errors.Wrapf(err, "atrest: entry %d", index))
 	}
@@ -112,7 +114,7 @@ func (n *Node) openFrame(dst []byte, index uint64, data []byte) ([]byte, error) 
 	if ok && k.Stopped != 0 && index > k.Stopped {
 		return nil, errors.Wrapf(ErrRejected, "atrest: entry %d is sealed under key %s, which was stopped at %d", index, k.ID, k.Stopped)
 	}
-	out, err := n.raft.Load().Open(dst, data[len(raftMagic):])
+	out, err := (*n.raft.Load()).Open(dst, data)
 	switch {
 	case err == nil:
 		return out, nil

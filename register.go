@@ -82,7 +82,7 @@ func (n *Node) due() (key.ID, []byte, error) {
 				continue // none is left, which must not keep another key waiting
 			}
 		}
-		entry, err := applier.Generation2.Append(nil, n.registration(id))
+		entry, err := n.generation().Append(nil, n.registration(id))
 		return id, entry, err
 	}
 }
@@ -130,5 +130,5 @@ func (n *Node) raise(id key.ID) error {
 	}
 	n.epochs[id] = epoch
 	n.tellEpoch(claim{id: id, epoch: epoch})
-	return nil
+	return n.recount(id)
 }

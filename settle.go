@@ -110,7 +110,7 @@ func (n *Node) settle(p key.Purpose) error {
 		return nil
 	case !ok:
 		return nil
-	case n.counted[want] && !n.spent[want]:
+	case (n.counted[want] || n.first()) && !n.spent[want] && n.epochs[want] != 0:
 		n.spent[want] = true
 		err := n.keys.ActivateCounted(want, envelope.Writer{Node16: n.id.Node16(), Epoch: n.epochs[want]})
 		return n.activated(want, p, err)
@@ -130,7 +130,7 @@ func (n *Node) activated(id key.ID, p key.Purpose, err error) error {
 
 // suite is what the next seal under a key uses.
 func (n *Node) suite(id key.ID) envelope.Suite {
-	if n.counted[id] && !n.opts.extended {
+	if (n.counted[id] || n.first()) && !n.opts.extended {
 		return envelope.AES256GCM
 	}
 	return envelope.XAES256GCM

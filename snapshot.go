@@ -151,6 +151,9 @@ func (n *Node) authenticate(ctx context.Context, p part) (map[key.ID]key.DEK, er
 // sameCluster refuses what can be refused without a key.
 func (n *Node) sameCluster(s *applier.State) error {
 	now := n.State()
+	if s.Generation() != now.Generation() {
+		return errors.Wrapf(ErrSnapshot, "atrest: it is of %v, and this node runs in %v", s.Generation(), now.Generation())
+	}
 	if !now.Bootstrapped() || !s.Bootstrapped() {
 		return nil // nothing authenticates a state without keys, and it is older than any with keys
 	}

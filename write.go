@@ -28,6 +28,9 @@ type claim struct {
 // Nothing is written if nothing changes. n.mu is held.
 func (n *Node) write(next *applier.State, rows iter.Seq[applier.Writer], more ...func(*sidecar.Tx) error) error {
 	claims := n.claims(next)
+	if err := n.exhausted(claims); err != nil {
+		return err
+	}
 	err := n.file.Update(func(tx *sidecar.Tx) error {
 		if next != n.State() {
 			n.text = next.AppendJSON(n.text[:0])
@@ -59,7 +62,7 @@ func (n *Node) write(next *applier.State, rows iter.Seq[applier.Writer], more ..
 		n.epochs[c.id] = c.epoch
 		n.tellEpoch(c)
 	}
-	return nil
+	return n.writeView(next)
 }
 
 // claims are for the active keys that this load has none for yet.

@@ -29,9 +29,6 @@ func (s *State) checkLives() error {
 		return nil
 	}
 	origin := s.origin()
-	if origin == 0 && s.gen == Generation1 {
-		return errors.New("a key that no entry brought")
-	}
 	var line [key.Raft + 1][]*Key
 	for i := range s.keys {
 		k := &s.keys[i]

@@ -46,6 +46,11 @@ type Option func(*File)
 // for this module's own tests, which let one fail and lose power.
 func WithFS(fsys durable.FS) Option { return func(f *File) { f.fsys = fsys } }
 
+// WithName gives the file another name than [FileName].
+func WithName(name string) Option {
+	return func(f *File) { f.path = filepath.Join(filepath.Dir(f.path), name) }
+}
+
 // Create makes the file of node in dir, with no epochs, no usage, nothing through
 // and the state null, and opens it. It fails with [fs.ErrExist] if there is a file. After any
 // other error there is none, or, if the error matches [ErrPoisoned], perhaps the
@@ -61,14 +66,33 @@ func create(ctx context.Context, dir string, node uint64, w KeyWrapper, fileKey 
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		container, err := wrap(ctx, w, node, fileKey)
-		if err != nil {
-			return err
-		}
-		f.setKey(fileKey)
-		f.current.Store(&content{})
-		return f.replace(&content{node: node, fileKey: container, state: newState([]byte("null"))})
+		return f.make(ctx, node, fileKey, func(*Tx) error { return nil })
 	})
+}
+
+// Replace makes the file of node in dir with what fn sets, in one write, in place of
+// whatever lies there under its name. It is for taking over a directory; Create and
+// Open never lose anything.
+func Replace(ctx context.Context, dir string, node uint64, w KeyWrapper, fn func(tx *Tx) error, opts ...Option) (*File, error) {
+	return lockAnd(dir, node, w, opts, func(f *File) error { return f.make(ctx, node, secret.Random(), fn) })
+}
+
+// make writes a new file with what fn sets.
+func (f *File) make(ctx context.Context, node uint64, fileKey secret.Key, fn func(tx *Tx) error) error {
+	container, err := wrap(ctx, f.wrapper, node, fileKey)
+	if err != nil {
+		return err
+	}
+	tx := &Tx{path: f.path, next: content{node: node, fileKey: container, state: newState([]byte("null"))}}
+	if err := fn(tx); err != nil {
+		return err
+	}
+	if tx.done = true; tx.err != nil {
+		return tx.err
+	}
+	f.setKey(fileKey)
+	f.current.Store(&content{})
+	return f.replace(&tx.next)
 }
 
 // Open opens the file of node in dir. It fails with [fs.ErrNotExist] if there is

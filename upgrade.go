@@ -1,0 +1,197 @@
+package atrest
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"github.com/cockroachdb/errors"
+
+	"github.com/atrestdb/atrest/applier"
+	"github.com/atrestdb/atrest/guard"
+	"github.com/atrestdb/atrest/kek"
+	"github.com/atrestdb/atrest/key"
+	"github.com/atrestdb/atrest/sidecar"
+)
+
+// UpgradeConfig is a directory in generation-1 mode that is to become one of
+// generation 2. Dir, Name and KEK are as in [Config]; no process may run in it.
+type UpgradeConfig struct {
+	Dir  string
+	Name string
+	KEK  *kek.Set
+	// Adopt is nil on the first member, which makes the new state. For each other
+	// member it is the Snapshot of the first one's Node after its upgrade.
+	Adopt []byte
+	// DryRun does everything but write.
+	DryRun bool
+}
+
+// Upgraded says what an upgrade did, or would do.
+type Upgraded struct {
+	Cluster key.ClusterID // the new one
+	Index   uint64
+	Keys    []key.ID          // ascending; all wrapped anew, or adopted
+	Epochs  map[key.ID]uint16 // that this node keeps
+	DryRun  bool
+}
+
+// String is the report in a few lines.
+func (u Upgraded) String() string {
+	var b strings.Builder
+	verb := "upgraded"
+	if u.DryRun {
+		verb = "would upgrade"
+	}
+	fmt.Fprintf(&b, "%s to generation 2: cluster %s at index %d, %d keys\n", verb, u.Cluster, u.Index, len(u.Keys))
+	for _, id := range u.Keys {
+		fmt.Fprintf(&b, "key %s: this node's epoch stays %d\n", id, u.Epochs[id])
+	}
+	return b.String()
+}
+
+// Upgrade turns a directory of generation 1 into one of generation 2, once and for all.
+//
+// Before it, the cluster is stopped where every member has applied the whole log and has
+// a snapshot that leaves no entry of the log to replay: entries of generation 1 mean
+// nothing afterwards. It is called on one member, which is then started alone for its
+// Snapshot, and with that on each other one. The DEKs stay; what was sealed opens. Every
+// node keeps its epochs, and the registry its rows, so no counted nonce comes twice.
+//
+// keys.json becomes version 3 in one durable replacement. keys.meta.json is renamed to
+// keys.meta.json.generation1 after it and is not needed any more. A call that was cut
+// short is repeated.
+func Upgrade(ctx context.Context, cfg UpgradeConfig, opts ...Option) (*Upgraded, error) {
+	o := defaults()
+	for _, opt := range opts {
+		opt(&o)
+	}
+	o.first = &Generation1{}
+	propose := func(context.Context, []byte) error { return errors.New("atrest: an upgrade proposes nothing") }
+	c := Config{Dir: cfg.Dir, Name: cfg.Name, KEK: cfg.KEK, Propose: propose}
+	if err := c.check(o); err != nil {
+		return nil, err
+	}
+	n, err := newNode(c, o)
+	if err != nil {
+		return nil, err
+	}
+	u, err := n.upgrade(ctx, cfg)
+	return u, errors.CombineErrors(err, n.Close())
+}
+
+func (n *Node) upgrade(ctx context.Context, cfg UpgradeConfig) (*Upgraded, error) {
+	meta := filepath.Join(cfg.Dir, metaName)
+	if _, err := n.opts.fsys.Lstat(meta); errors.Is(err, fs.ErrNotExist) {
+		return nil, configError("%s is not there: start the node once in generation-1 mode, or it is upgraded already", meta)
+	}
+	if err := n.openFirst(ctx, cfg.Dir); err != nil {
+		return nil, err
+	}
+	old, err := n.stored()
+	if err != nil {
+		return nil, err
+	}
+	next, err := n.upgraded(ctx, old, cfg.Adopt)
+	if err != nil {
+		return nil, err
+	}
+	u := &Upgraded{Cluster: next.Cluster(), Index: next.Index(), Epochs: map[key.ID]uint16{}, DryRun: cfg.DryRun}
+	for k := range next.Keys() {
+		u.Keys = append(u.Keys, k.ID)
+		u.Epochs[k.ID] = n.file.Epoch(k.ID)
+	}
+	if cfg.DryRun {
+		return u, nil
+	}
+	return u, n.finishUpgrade(ctx, cfg.Dir, meta, next)
+}
+
+// upgraded makes the new state, or takes the first member's.
+func (n *Node) upgraded(ctx context.Context, old *applier.State, adopt []byte) (*applier.State, error) {
+	if adopt != nil {
+		return n.adopted(ctx, old, adopt)
+	}
+	cluster := key.NewClusterID()
+	var wrapped []applier.WrappedKey
+	for k := range old.Keys() {
+		dek, err := n.keks.UnwrapGeneration1(ctx, k.ID, k.Container)
+		if err != nil {
+			return nil, failedKEK(err, "unwrap", k.ID)
+		}
+		container, err := n.keks.WrapDEK(ctx, cluster, k.ID, k.Purpose, dek)
+		if err != nil {
+			return nil, failedKEK(err, "wrap", k.ID)
+		}
+		h, again, err := n.keks.UnwrapDEK(ctx, container)
+		if err != nil {
+			return nil, failedKEK(err, "unwrap", k.ID)
+		}
+		if h.ID != k.ID || !key.EqualDEK(dek, again) {
+			return nil, errors.Newf("atrest: key %s: what the KEK wrapped does not unwrap to the same key", k.ID)
+		}
+		wrapped = append(wrapped, applier.WrappedKey{ID: k.ID, Wrap: container})
+	}
+	return applier.Upgrade(old, cluster, wrapped)
+}
+
+// adopted checks that another member's new state is that of this cluster.
+func (n *Node) adopted(ctx context.Context, old *applier.State, snap []byte) (*applier.State, error) {
+	p, err := parsePart(snap)
+	if err != nil {
+		return nil, err
+	}
+	if p.state.Generation() != applier.Generation2 || !p.state.Bootstrapped() {
+		return nil, errors.Wrap(ErrSnapshot, "atrest: it is not of a member that was upgraded")
+	}
+	k, _ := p.state.Key(p.key)
+	_, dek, err := n.keks.UnwrapDEK(ctx, k.Container)
+	if err != nil {
+		return nil, failedKEK(err, "unwrap", k.ID)
+	}
+	if err := verifyWith(dek, p); err != nil {
+		return nil, err
+	}
+	if p.state.Index() < old.Index() {
+		return nil, errors.Wrapf(ErrSnapshot, "atrest: its key state is that of %d, and this node's that of %d: upgrade a member first that has applied everything", p.state.Index(), old.Index())
+	}
+	for k := range old.Keys() {
+		if other, ok := p.state.Key(k.ID); !ok || other.Purpose != k.Purpose {
+			return nil, errors.Wrapf(ErrOtherCluster, "atrest: it does not have key %s of this node", k.ID)
+		}
+	}
+	return p.state, nil
+}
+
+// finishUpgrade replaces keys.json, and then takes what is not needed out of the way.
+func (n *Node) finishUpgrade(ctx context.Context, dir, meta string, next *applier.State) error {
+	file, err := sidecar.Replace(ctx, dir, uint64(n.id), n.keks, func(tx *sidecar.Tx) error {
+		for k := range next.Keys() {
+			epoch := n.file.Epoch(k.ID)
+			if row, ok := next.Writer(k.ID, n.id.Node16()); ok && row.Node == n.id {
+				epoch = max(epoch, row.Last)
+			}
+			if epoch > 0 {
+				if err := tx.SetEpoch(k.ID, epoch); err != nil {
+					return err
+				}
+			}
+			if err := tx.SetReserved(k.ID, n.file.Reserved(k.ID)); err != nil {
+				return err
+			}
+		}
+		return tx.SetState(next.AppendJSON(nil))
+	}, sidecar.WithFS(n.opts.fsys))
+	if err != nil {
+		return guard.Sidecar(err)
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	if err := n.opts.fsys.Rename(meta, meta+".generation1"); err != nil {
+		return errors.Wrapf(err, "atrest: the upgrade is done; %s is not needed any more and could not be renamed", meta)
+	}
+	return errors.Wrapf(n.opts.fsys.SyncDir(dir), "atrest: the upgrade is done; renaming %s is not durable yet", meta)
+}
