@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"crypto/fips140"
 	"math"
 
 	"github.com/atrestdb/atrest/envelope"
@@ -65,6 +66,10 @@ func (c *Cluster) checkRegistered(m *member) {
 		row, _ := s.Writer(k.ID, m.id().Node16())
 		exhausted := row.Last == math.MaxUint16 && !k.Registered
 		switch {
+		case fips140.Enforced(): // there are no counted nonces
+			if k.Suite != envelope.XAES256GCM || !exhausted && !k.Registered {
+				c.violate("a node does not register", "%s: key %s, suite %v, under strict FIPS mode", m, k.ID, k.Suite)
+			}
 		case exhausted && k.Suite != envelope.XAES256GCM, !exhausted && (k.Suite != envelope.AES256GCM || !k.Registered):
 			c.violate("a node does not register", "%s: key %s, epoch %d, row %d, suite %v", m, k.ID, k.Epoch, row.Last, k.Suite)
 		case exhausted:

@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"crypto/fips140"
 	"errors"
 	"flag"
 	"fmt"
@@ -89,7 +90,7 @@ func TestSimulation(t *testing.T) {
 		}
 	})
 	t.Logf("\n%v", total)
-	if total.Scenarios >= 2*1000 {
+	if total.Scenarios >= 2*1000 && !fips140.Enforced() {
 		require.Empty(t, total.Never(), "never happened: the scenarios are too tame")
 	}
 }
