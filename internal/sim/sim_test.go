@@ -80,7 +80,7 @@ func TestSimulation(t *testing.T) {
 		s := scenario(rt)
 		for _, pin := range []bool{true, false} {
 			stats, err := run(t, s, sim.Options{Pinned: pin})
-			if v := new(sim.Violation); errors.As(err, &v) {
+			if v := new(sim.ViolationError); errors.As(err, &v) {
 				if found == nil || len(s.Steps) < len(script.Steps) {
 					found, script = fmt.Errorf("pinned %t: %w", pin, err), s
 				}
