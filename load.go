@@ -251,13 +251,12 @@ func allKeys(s *applier.State) []key.ID {
 	return slices.Clip(ids)
 }
 
-// failedKEK says which key a KEK failed with, and lets the caller try again
-// unless the KEK gave a final answer.
+// failedKEK says which key a KEK failed with, and lets the caller try again where
+// that may help.
 func failedKEK(err error, op string, id key.ID) error {
-	final := wrongKey(err) || errors.Is(err, kek.ErrFaulty) || errors.Is(err, kek.ErrDenied)
 	err = errors.Wrapf(err, "atrest: %s key %s", op, id)
-	if final {
-		return err
+	if errors.Is(err, kek.ErrUnreachable) {
+		return retry(err)
 	}
-	return retry(err)
+	return err
 }

@@ -1,6 +1,7 @@
 package atrest
 
 import (
+	"slices"
 	"time"
 
 	"github.com/atrestdb/atrest/applier"
@@ -24,9 +25,13 @@ type preparedKey struct {
 	until  time.Time
 }
 
-// keep adds a DEK, in place of the oldest one if there are too many.
+// keep adds a DEK, in place of the oldest one if there are too many. One that is
+// there already is kept longer.
 func (p *prepared) keep(h key.Header, dek key.DEK, now time.Time) {
 	p.forget(now)
+	if i := slices.IndexFunc(*p, func(e preparedKey) bool { return e.header == h }); i >= 0 {
+		p.drop(i)
+	}
 	if len(*p) == maxPrepared {
 		p.drop(0)
 	}

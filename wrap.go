@@ -1,0 +1,55 @@
+package atrest
+
+import (
+	"context"
+	"time"
+
+	"github.com/cockroachdb/errors"
+
+	"github.com/atrestdb/atrest/applier"
+	"github.com/atrestdb/atrest/key"
+)
+
+// wrap wraps a DEK for all KEKs and lets each of them unwrap it again, so that no
+// container is proposed or written that does not open, whichever KEK is left.
+func (n *Node) wrap(ctx context.Context, cluster key.ClusterID, id key.ID, p key.Purpose, dek key.DEK) (applier.WrappedKey, error) {
+	container, err := n.wrapOnce(ctx, cluster, id, p, dek)
+	if err != nil {
+		return applier.WrappedKey{}, failedKEK(err, "wrap", id)
+	}
+	c, err := key.ParseContainer(container)
+	if err != nil {
+		return applier.WrappedKey{}, err
+	}
+	for _, r := range c.Recipients {
+		if err := n.opens(ctx, c.Header, r, dek); err != nil {
+			return applier.WrappedKey{}, err
+		}
+	}
+	return applier.WrappedKey{ID: id, Wrap: container}, nil
+}
+
+func (n *Node) wrapOnce(ctx context.Context, cluster key.ClusterID, id key.ID, p key.Purpose, dek key.DEK) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
+	defer cancel()
+	start := time.Now()
+	container, err := n.keks.WrapDEK(ctx, cluster, id, p, dek)
+	n.observe(KEKCall{Op: "wrap", Key: id, Took: time.Since(start), Err: err})
+	return container, err
+}
+
+// opens asks one KEK for what it has wrapped.
+func (n *Node) opens(ctx context.Context, h key.Header, r key.Recipient, dek key.DEK) error {
+	alone, err := key.Container{Header: h, Recipients: []key.Recipient{r}}.Append(nil)
+	if err != nil {
+		return err
+	}
+	_, again, err := n.unwrap(ctx, h.ID, alone)
+	if err != nil {
+		return failedKEK(err, "unwrap", h.ID)
+	}
+	if !key.EqualDEK(dek, again) {
+		return errors.Newf("atrest: key %s: what KEK %s wrapped does not unwrap to the same key", h.ID, r.KEK)
+	}
+	return nil
+}
