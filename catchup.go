@@ -22,9 +22,9 @@ type View struct {
 	// Snapshot is the index of the host's snapshot whose part was given to Restore
 	// in this start, 0 if there was none.
 	Snapshot uint64
-	// HadKeys says that the store, the log or a snapshot shows that this cluster
-	// had keys: a sealed value, an entry, a snapshot's part. It is what notices that
-	// keys.json is lost.
+	// HadKeys says that the store was written when this cluster had keys. It is what
+	// notices that keys.json is lost. A host keeps it as a bit beside its applied
+	// index, in the store and in snapshots: State().Bootstrapped() after the entry.
 	HadKeys bool
 	// Entries calls yield for the entries from one index up to and including
 	// another, in order, as they lie in the log: sealed or not. Indexes may have

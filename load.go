@@ -2,7 +2,9 @@ package atrest
 
 import (
 	"context"
-	"math/rand/v2"
+	"crypto/rand"
+	"encoding/binary"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -203,8 +205,13 @@ func (n *Node) install(k applier.Key, dek key.DEK, used envelope.Usage) error {
 	return nil
 }
 
-// jitter is somewhere between half of d and d.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
+// jitter is somewhere between half of d and d, so that nodes that failed together do
+// not try again together.
+func jitter(d time.Duration) time.Duration {
+	var b [2]byte
+	rand.Read(b[:])
+	return d/2 + d/2*time.Duration(binary.BigEndian.Uint16(b[:]))/math.MaxUint16
+}
 
 // meter answers the keystore's requests about usage.
 type meter struct{ n *Node }

@@ -104,6 +104,7 @@ type (
 
 type discard struct{}
 
+// Observe implements Observer.
 func (discard) Observe(Event) {}
 
 // NewLog returns an Observer that logs, to [slog.Default] if l is nil.
@@ -116,6 +117,7 @@ func NewLog(l *slog.Logger) Observer {
 
 type logger struct{ l *slog.Logger }
 
+// Observe implements Observer.
 func (g logger) Observe(e Event) {
 	level, text, attrs := e.log()
 	g.l.LogAttrs(context.Background(), level, "atrest: "+text, attrs...)
