@@ -96,12 +96,12 @@ type proposal struct {
 }
 
 // inWorld runs a test in a world of its own.
-func inWorld(t *testing.T, f func(w *world)) {
+func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.end()
-		f(w)
+		f(t, w)
 	})
 }
 
