@@ -26,6 +26,7 @@ demo: check-go ## seal a real directory into a database, read it back, look for 
 .PHONY: test
 test: check-go check-cc ## run every test of every module with the race detector, then in FIPS mode
 	$(call each,$(MODULES),CGO_ENABLED=1 $(GO) test -race -count=1 ./...)
+	$(call each,.,$(GO) test -tags planted -count=1 ./internal/sim -run Planted)
 	@$(MAKE) --no-print-directory fips
 
 # The race detector finds nothing new here, so the root module goes without. The
@@ -56,10 +57,11 @@ fuzz: check-go ## run every fuzz target for FUZZTIME (60s) each
 	@GO="$(GO)" .ci/fuzz $(FUZZTIME) $(MODULES)
 
 .PHONY: soak
-soak: check-go check-cc ## the tests SOAK (10) times in random order, property tests with 1000 x SOAK checks
+soak: check-go check-cc ## the tests SOAK (10) times in random order, property tests with 1000 x SOAK checks, 10000 x SOAK simulated clusters
 	$(call each,$(MODULES),CGO_ENABLED=1 $(GO) test -race -count=$(SOAK) -shuffle=on -timeout=24h ./...)
-	@pkgs=$$($(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | awk '/pgregory.net.rapid/ {print $$1}'); \
+	@pkgs=$$($(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | awk '/pgregory.net.rapid/ && !/internal\/sim / {print $$1}'); \
 	echo "== property tests"; $(GO) test -count=1 -timeout=24h $$pkgs -rapid.checks=$(SOAK)000
+	$(call each,.,$(GO) test -v -count=1 -timeout=24h ./internal/sim -run 'TestSimulation$$' -sim.scenarios=$(SOAK)0000)
 
 .PHONY: bench
 bench: check-go ## ratios to raw crypto/cipher beside the goals, then the Go benchmarks; ARGS goes to the comparison

@@ -1,7 +1,9 @@
 package atrest
 
 import (
+	"cmp"
 	"context"
+	"iter"
 	"slices"
 	"time"
 
@@ -39,25 +41,48 @@ func (n *Node) NewBootstrap(ctx context.Context, members []nodeid.Member) ([]byt
 	if n.State().Bootstrapped() {
 		return nil, &applier.Rejection{Op: applier.OpBootstrap, Reason: applier.ErrBootstrapped}
 	}
-	if err := guard.Members(members); err != nil {
+	ids, err := n.founders(members)
+	if err != nil {
 		return nil, err
-	}
-	if !slices.ContainsFunc(members, func(m nodeid.Member) bool { return m.ID == n.id }) {
-		return nil, errors.Newf("atrest: this node, %v, is not among the %d members", nodeid.Member{Name: n.name, ID: n.id}, len(members))
 	}
 	cluster := key.NewClusterID()
 	e := applier.Bootstrap{}
-	var err error
 	if e.Storage, err = n.newKey(ctx, cluster, key.Storage, 0); err != nil {
 		return nil, err
 	}
 	if e.Raft, err = n.newKey(ctx, cluster, key.Raft, e.Storage.ID); err != nil {
 		return nil, err
 	}
-	for _, m := range members {
-		e.Writers = append(e.Writers, applier.WriterRow{Key: e.Storage.ID, Node: m.ID}, applier.WriterRow{Key: e.Raft.ID, Node: m.ID})
+	for _, id := range ids {
+		e.Writers = append(e.Writers, applier.WriterRow{Key: e.Storage.ID, Node: id}, applier.WriterRow{Key: e.Raft.ID, Node: id})
 	}
 	return n.built(e)
+}
+
+// founders are the ids of the members, once each. An id that is not given follows
+// from the name.
+func (n *Node) founders(members []nodeid.Member) ([]nodeid.ID, error) {
+	members = slices.Clone(members)
+	var ids []nodeid.ID
+	for i, m := range members {
+		switch id := nodeid.Derive(m.Name); {
+		case m == nodeid.Member{}:
+			return nil, errors.Newf("atrest: member %d of %d has neither name nor id", i+1, len(members))
+		case m.ID == 0:
+			members[i].ID = id
+		case m.Name != "" && m.ID != id:
+			return nil, errors.Newf("atrest: member %s cannot have the id %s, its name gives %s", m.Name, m.ID, id)
+		}
+		ids = append(ids, members[i].ID)
+	}
+	if err := guard.Members(members); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(ids, n.id) {
+		return nil, errors.Newf("atrest: this node, %v, is not among the %d members", nodeid.Member{Name: n.name, ID: n.id}, len(members))
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
 }
 
 // NewRotation makes the entry that brings a new key of a purpose and makes it the
@@ -92,10 +117,13 @@ func (n *Node) newKey(ctx context.Context, cluster key.ClusterID, p key.Purpose,
 	return w, nil
 }
 
+// keep keeps a DEK until its entry commits, unless the node has it already.
 func (n *Node) keep(h key.Header, dek key.DEK) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.prepared.keep(h, dek, time.Now())
+	if !n.loaded[h.ID] {
+		n.prepared.keep(h, dek, time.Now())
+	}
 }
 
 // NewRewrap makes the entries that wrap keys for the KEKs that this node has now,
@@ -104,41 +132,46 @@ func (n *Node) keep(h key.Header, dek key.DEK) {
 func (n *Node) NewRewrap(ctx context.Context, ids ...key.ID) ([][]byte, error) {
 	s := n.State()
 	if len(ids) == 0 {
-		for k := range s.Keys() {
-			if k.State != key.Destroyed {
-				ids = append(ids, k.ID)
-			}
-		}
+		ids = undestroyed(s)
 	}
-	ids = slices.Clone(ids)
-	slices.Sort(ids)
-	var (
-		entries [][]byte
-		batch   applier.Rewrap
-		size    int
-	)
-	flush := func() error {
-		if len(batch.Keys) == 0 {
-			return nil
-		}
-		entry, err := n.built(batch)
-		entries, batch, size = append(entries, entry), applier.Rewrap{}, 0
+	ids = set(ids)
+	keys := make([]applier.WrappedKey, len(ids))
+	err := inParallel(len(ids), func(i int) (err error) {
+		keys[i], err = n.rewrap(ctx, s, ids[i])
 		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	for _, id := range slices.Compact(ids) {
-		w, err := n.rewrap(ctx, s, id)
-		if err != nil {
+	var entries [][]byte
+	for batch := range batches(keys) {
+		entry, err := n.built(applier.Rewrap{Keys: batch})
+		switch {
+		case err == nil:
+			entries = append(entries, entry)
+		case !errors.Is(err, applier.ErrDuplicate): // which it is where the KEKs wrap alike each time
 			return nil, err
 		}
-		if size += len(w.Wrap) + rewrapOverhead; size > applier.MaxRewrap-rewrapOverhead {
-			if err := flush(); err != nil {
-				return nil, err
-			}
-			size = len(w.Wrap) + rewrapOverhead
-		}
-		batch.Keys = append(batch.Keys, w)
 	}
-	return entries, flush()
+	return entries, nil
+}
+
+// batches are the keys in groups of which each fits into an entry.
+func batches(keys []applier.WrappedKey) iter.Seq[[]applier.WrappedKey] {
+	return func(yield func([]applier.WrappedKey) bool) {
+		for len(keys) > 0 {
+			n, size := 0, rewrapOverhead
+			for ; n < len(keys); n++ {
+				if size += len(keys[n].Wrap) + rewrapOverhead; n > 0 && size > applier.MaxRewrap {
+					break
+				}
+			}
+			if !yield(keys[:n:n]) {
+				return
+			}
+			keys = keys[n:]
+		}
+	}
 }
 
 // rewrapOverhead is more than an entry needs beside a container, and than it has
@@ -176,15 +209,9 @@ func (n *Node) NewDestroy(id key.ID, members []nodeid.ID, evidence []applier.Evi
 	if !ok {
 		return nil, &applier.Rejection{Op: applier.OpDestroy, Reason: applier.ErrUnknownKey, Key: id}
 	}
-	members, evidence = slices.Clone(members), slices.Clone(evidence)
-	slices.Sort(members)
-	slices.SortFunc(evidence, func(a, b applier.Evidence) int {
-		if a.Node < b.Node {
-			return -1
-		}
-		return 1
-	})
-	return n.built(applier.Destroy{Key: id, Stopped: k.Stopped, Members: slices.Compact(members), Evidence: evidence})
+	evidence = slices.Clone(evidence)
+	slices.SortFunc(evidence, func(a, b applier.Evidence) int { return cmp.Compare(a.Node, b.Node) })
+	return n.built(applier.Destroy{Key: id, Stopped: k.Stopped, Members: set(members), Evidence: slices.Compact(evidence)})
 }
 
 // NewWriterGone makes the entry that says that a node will never come back: it
@@ -197,15 +224,9 @@ func (n *Node) NewWriterGone(node nodeid.ID) ([]byte, error) {
 // needs is destroyed; without ids all keys that are not destroyed.
 func (n *Node) NewBackup(backup applier.BackupID, ids ...key.ID) ([]byte, error) {
 	if len(ids) == 0 {
-		for k := range n.State().Keys() {
-			if k.State != key.Destroyed {
-				ids = append(ids, k.ID)
-			}
-		}
+		ids = undestroyed(n.State())
 	}
-	ids = slices.Clone(ids)
-	slices.Sort(ids)
-	return n.built(applier.BackupAdd{Backup: backup, Keys: slices.Compact(ids)})
+	return n.built(applier.BackupAdd{Backup: backup, Keys: set(ids)})
 }
 
 // NewBackupForgotten makes the entry that says that a backup exists no more.
@@ -246,36 +267,19 @@ func (n *Node) NewRegistration(p key.Purpose) ([]byte, error) {
 	return n.built(n.registration(k.ID))
 }
 
-// Prepare proves that this node can unwrap the keys that an entry brings, and keeps
-// them, so that the entry needs no KEK when it commits. The leader asks it of every
-// member before it proposes. What is kept is bounded, and forgotten after ten
-// minutes.
-func (n *Node) Prepare(ctx context.Context, entry []byte) error {
-	e, err := n.generation().Parse(entry)
-	if err != nil {
-		return err
-	}
-	for _, w := range bringsKeys(e) {
-		h, dek, err := n.unwrap(ctx, w.ID, w.Wrap)
-		switch {
-		case err != nil:
-			return failedKEK(err, "unwrap", w.ID)
-		case h.ID != w.ID:
-			return errors.Newf("atrest: the container of key %s is that of key %s", w.ID, h.ID)
+// undestroyed are the ids of the keys that a state has a container of.
+func undestroyed(s *applier.State) (ids []key.ID) {
+	for k := range s.Keys() {
+		if k.State != key.Destroyed {
+			ids = append(ids, k.ID)
 		}
-		n.keep(h, dek)
 	}
-	return nil
+	return ids
 }
 
-func bringsKeys(e applier.Entry) []applier.WrappedKey {
-	switch e := e.(type) {
-	case applier.Bootstrap:
-		return []applier.WrappedKey{e.Storage, e.Raft}
-	case applier.Rotation:
-		return []applier.WrappedKey{e.Key}
-	case applier.Rewrap:
-		return e.Keys
-	}
-	return nil
+// set returns a sorted copy without repetitions, as entries want it.
+func set[E cmp.Ordered](list []E) []E {
+	list = slices.Clone(list)
+	slices.Sort(list)
+	return slices.Compact(list)
 }

@@ -22,9 +22,9 @@ type View struct {
 	// Snapshot is the index of the host's snapshot whose part was given to Restore
 	// in this start, 0 if there was none.
 	Snapshot uint64
-	// HadKeys says that the store, the log or a snapshot shows that this cluster
-	// had keys: a sealed value, an entry, a snapshot's part. It is what notices that
-	// keys.json is lost.
+	// HadKeys says that the store was written when this cluster had keys. It is what
+	// notices that keys.json is lost. A host keeps it as a bit beside its applied
+	// index, in the store and in snapshots: State().Bootstrapped() after the entry.
 	HadKeys bool
 	// Entries calls yield for the entries from one index up to and including
 	// another, in order, as they lie in the log: sealed or not. Indexes may have
@@ -64,17 +64,28 @@ func (n *Node) checkView(v View) error {
 	if err := guard.KeysMissing(s.Bootstrapped(), v.HadKeys, n.file.Path()); err != nil {
 		return err
 	}
-	if n.fresh && !s.Bootstrapped() || n.imported {
-		return nil // the key state begins with this start: there is nothing to be behind of
+	if n.imported || n.begins(s, v) {
+		return nil // there is nothing to be behind of
 	}
 	return guard.BehindLog(guard.Range{
 		State: s.Index(), Applied: v.Applied, First: v.First, Through: n.file.Through(), Snapshot: v.Snapshot,
 	})
 }
 
+// begins reports whether the key state begins with this start, or with one before
+// that ended between its first write and CatchUp.
+func (n *Node) begins(s *applier.State, v View) bool {
+	if n.fresh && !s.Bootstrapped() {
+		return true
+	}
+	untouched := s.Index() == 0 && n.file.Through() == 0
+	return untouched && (!s.Bootstrapped() || v.First > v.Applied) // imported, and the log holds nothing
+}
+
 // scan applies the entries in the host's log that the host has applied and the
 // state has not. n.mu is held.
 func (n *Node) scan(ctx context.Context, v View) error {
+	first := n.fresh || n.State().Index() == 0 && n.file.Through() == 0
 	done := max(n.State().Index(), n.file.Through(), v.Snapshot)
 	if v.Applied <= done {
 		return nil
@@ -91,7 +102,7 @@ func (n *Node) scan(ctx context.Context, v View) error {
 			return errors.Wrapf(err, "atrest: catching up with entries %d to %d of the log", from, v.Applied)
 		}
 	}
-	if v.Applied-done < scanned && !n.fresh {
+	if v.Applied-done < scanned && !first {
 		return nil
 	}
 	return n.file.Update(func(tx *sidecar.Tx) error { return tx.SetThrough(v.Applied) })

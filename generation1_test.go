@@ -33,12 +33,12 @@ const (
 
 // firstHost is a host in generation-1 mode whose log is what it proposed itself.
 type firstHost struct {
-	t     *testing.T
-	dir   string
-	keks  *kek.Set
-	deks  map[key.ID]key.DEK
-	rows  []applier.RegistryRow
-	node  *atrest.Node
+	t    *testing.T
+	dir  string
+	keks *kek.Set
+	deks map[key.ID]key.DEK
+	rows []applier.RegistryRow
+	node *atrest.Node
 
 	mu    sync.Mutex
 	index uint64

@@ -96,16 +96,17 @@ type proposal struct {
 }
 
 // inWorld runs a test in a world of its own.
-func inWorld(t *testing.T, f func(w *world)) {
+func inWorld(t *testing.T, f func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.end()
-		f(w)
+		f(t, w)
 	})
 }
 
 func newWorld(t testing.TB) *world {
+	t.Helper()
 	return &world{
 		t:        t,
 		outcomes: map[uint64]map[string]string{},
@@ -251,9 +252,13 @@ func (m *member) start() error {
 }
 
 func (m *member) readied() error {
-	if m.halted != nil {
-		return nil
+	if m.halted == nil {
+		return m.serve()
 	}
+	return nil // that it halted is an outcome
+}
+
+func (m *member) serve() error {
 	if err := m.node.Ready(m.w.t.Context()); err != nil {
 		m.stop()
 		return err
@@ -382,8 +387,7 @@ func (w *world) settle() {
 
 // advance lets time pass.
 func (w *world) advance(d time.Duration) {
-	w.mu.Lock() // what the test has read of members it has read before they go on
-	w.mu.Unlock()
+	w.settle()
 	<-time.After(d)
 	w.settle()
 }
@@ -412,7 +416,8 @@ func (w *world) behind() bool {
 }
 
 // answer lets those know whose proposals they have applied.
-func (w *world) answer() (any bool) {
+func (w *world) answer() bool {
+	answered := false
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pending = slices.DeleteFunc(w.pending, func(p *proposal) bool {
@@ -420,10 +425,10 @@ func (w *world) answer() (any bool) {
 			return false
 		}
 		close(p.done)
-		any = true
+		answered = true
 		return true
 	})
-	return any
+	return answered
 }
 
 // order appends the next proposal to the log, always in the same order.
@@ -625,5 +630,6 @@ func must[T any](v T, err error) T {
 
 // contextOver returns a context that ends as soon as something waits for it.
 func contextOver(t testing.TB) (context.Context, context.CancelFunc) {
+	t.Helper()
 	return context.WithTimeout(t.Context(), time.Nanosecond)
 }

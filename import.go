@@ -3,7 +3,6 @@ package atrest
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/cockroachdb/errors"
 
@@ -94,36 +93,4 @@ func unusedID(s *applier.State, others ...key.ID) key.ID {
 			return id
 		}
 	}
-}
-
-// wrap wraps a DEK for all KEKs and unwraps it again, so that no container is
-// proposed or written that does not open.
-func (n *Node) wrap(ctx context.Context, cluster key.ClusterID, id key.ID, p key.Purpose, dek key.DEK) (applier.WrappedKey, error) {
-	container, err := n.wrapOnce(ctx, cluster, id, p, dek)
-	if err != nil {
-		return applier.WrappedKey{}, failedKEK(err, "wrap", id)
-	}
-	h, again, err := n.unwrap(ctx, id, container)
-	if err != nil {
-		return applier.WrappedKey{}, failedKEK(err, "unwrap", id)
-	}
-	if h.ID != id || !n.first() && h.Check != key.CheckOf(dek) || !key.EqualDEK(dek, again) {
-		return applier.WrappedKey{}, errors.Newf("atrest: key %s: what the KEK wrapped does not unwrap to the same key", id)
-	}
-	return applier.WrappedKey{ID: id, Wrap: container}, nil
-}
-
-func (n *Node) wrapOnce(ctx context.Context, cluster key.ClusterID, id key.ID, p key.Purpose, dek key.DEK) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
-	defer cancel()
-	start := time.Now()
-	var container []byte
-	var err error
-	if n.first() {
-		container, err = n.keks.WrapGeneration1(ctx, id, dek)
-	} else {
-		container, err = n.keks.WrapDEK(ctx, cluster, id, p, dek)
-	}
-	n.observe(KEKCall{Op: "wrap", Key: id, Took: time.Since(start), Err: err})
-	return container, err
 }

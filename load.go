@@ -2,7 +2,9 @@ package atrest
 
 import (
 	"context"
-	"math/rand/v2"
+	"crypto/rand"
+	"encoding/binary"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -216,8 +218,13 @@ func (n *Node) install(k applier.Key, dek key.DEK, used envelope.Usage) error {
 	return nil
 }
 
-// jitter is somewhere between half of d and d.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
+// jitter is somewhere between half of d and d, so that nodes that failed together do
+// not try again together.
+func jitter(d time.Duration) time.Duration {
+	var b [2]byte
+	rand.Read(b[:])
+	return d/2 + d/2*time.Duration(binary.BigEndian.Uint16(b[:]))/math.MaxUint16
+}
 
 // meter answers the keystore's requests about usage.
 type meter struct{ n *Node }
@@ -264,13 +271,12 @@ func allKeys(s *applier.State) []key.ID {
 	return slices.Clip(ids)
 }
 
-// failedKEK says which key a KEK failed with, and lets the caller try again
-// unless the KEK gave a final answer.
+// failedKEK says which key a KEK failed with, and lets the caller try again where
+// that may help.
 func failedKEK(err error, op string, id key.ID) error {
-	final := wrongKey(err) || errors.Is(err, kek.ErrFaulty) || errors.Is(err, kek.ErrDenied)
 	err = errors.Wrapf(err, "atrest: %s key %s", op, id)
-	if final {
-		return err
+	if errors.Is(err, kek.ErrUnreachable) {
+		return retry(err)
 	}
-	return retry(err)
+	return err
 }

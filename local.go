@@ -12,10 +12,13 @@ import (
 	"github.com/atrestdb/atrest/nodeid"
 )
 
-// LocalConfig is what a [Local] cannot do without. All fields are required.
+// LocalConfig says where a [Local] lives. Dir and KEK are required.
 type LocalConfig struct {
 	Dir string   // an existing directory that belongs to this database alone
 	KEK *kek.Set // wraps and unwraps the data encryption keys
+	// HadKeys says that the database holds sealed values, or was opened with this
+	// before. Then a keys.json that is missing is refused and not made anew.
+	HadKeys bool
 }
 
 // Local is the encryption state of an embedded database, which has no Raft: the
@@ -47,7 +50,7 @@ func openLocal(ctx context.Context, cfg LocalConfig, before func(*Node) error, o
 		return nil, err
 	}
 	l.node = n
-	if err := l.begin(ctx, before); err != nil {
+	if err := l.begin(ctx, cfg.HadKeys, before); err != nil {
 		return nil, errors.CombineErrors(err, n.Close())
 	}
 	return l, nil
@@ -55,14 +58,14 @@ func openLocal(ctx context.Context, cfg LocalConfig, before func(*Node) error, o
 
 // begin does what is left to do of a first open; a crash may have come at any
 // point of it.
-func (l *Local) begin(ctx context.Context, before func(*Node) error) error {
+func (l *Local) begin(ctx context.Context, hadKeys bool, before func(*Node) error) error {
 	n := l.node
 	if before != nil {
 		if err := before(n); err != nil {
 			return err
 		}
 	}
-	if err := n.CatchUp(ctx, View{Applied: n.State().Index()}); err != nil {
+	if err := n.CatchUp(ctx, View{Applied: n.State().Index(), HadKeys: hadKeys}); err != nil {
 		return err
 	}
 	if !n.State().Bootstrapped() {
@@ -121,11 +124,15 @@ func (l *Local) Close() error { return l.node.Close() }
 // Rotate makes a new storage key, under which values are sealed from now on, and
 // returns its id. What was sealed before opens as before.
 func (l *Local) Rotate(ctx context.Context) (key.ID, error) {
-	if err := l.change(l.node.NewRotation(ctx, key.Storage)); err != nil {
+	entry, err := l.node.NewRotation(ctx, key.Storage)
+	if err := l.change(entry, err); err != nil {
 		return 0, err
 	}
-	k, _ := l.node.State().Active(key.Storage)
-	return k.ID, nil
+	e, err := applier.Generation2.Parse(entry)
+	if err != nil {
+		return 0, err
+	}
+	return keysIn(e)[0].ID, nil
 }
 
 // Rewrap wraps all keys for the KEKs that are configured now. Once it returns nil

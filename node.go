@@ -33,7 +33,7 @@ type Node struct {
 	// state is the key state, as it is in the file. It is replaced under mu; the
 	// paths of values and payloads read it without.
 	state  atomic.Pointer[applier.State]
-	values atomic.Bool                   // the storage cutover is in force
+	values atomic.Bool              // the storage cutover is in force
 	raft   atomic.Pointer[payloads] // nil until there is a cluster id
 
 	mu       sync.Mutex // of every change of keys

@@ -57,8 +57,8 @@ type (
 		Index   uint64
 		Outcome applier.Outcome
 	}
-	// KEKCall is one call to the key encryption keys, for a key. Op is "wrap" or
-	// "unwrap".
+	// KEKCall is one call to the key encryption keys, for a key. Op is "wrap",
+	// "unwrap" or "rewrap".
 	KEKCall struct {
 		Op   string
 		Key  key.ID
@@ -104,13 +104,20 @@ type (
 
 type discard struct{}
 
+// Observe implements Observer.
 func (discard) Observe(Event) {}
 
-// NewLog returns an Observer that logs.
-func NewLog(l *slog.Logger) Observer { return logger{l} }
+// NewLog returns an Observer that logs, to [slog.Default] if l is nil.
+func NewLog(l *slog.Logger) Observer {
+	if l == nil {
+		l = slog.Default()
+	}
+	return logger{l}
+}
 
 type logger struct{ l *slog.Logger }
 
+// Observe implements Observer.
 func (g logger) Observe(e Event) {
 	level, text, attrs := e.log()
 	g.l.LogAttrs(context.Background(), level, "atrest: "+text, attrs...)
@@ -118,7 +125,15 @@ func (g logger) Observe(e Event) {
 
 func keyAttr(id key.ID) slog.Attr         { return slog.String("key", id.String()) }
 func purposeAttr(p key.Purpose) slog.Attr { return slog.String("purpose", p.String()) }
-func errAttr(err error) slog.Attr         { return slog.String("err", err.Error()) }
+
+// errAttr has the text alone: some handlers would print an error with the stack
+// it comes from.
+func errAttr(err error) slog.Attr {
+	if err == nil {
+		return slog.Attr{}
+	}
+	return slog.String("err", err.Error())
+}
 
 // outcome is how something reads that may have failed.
 func outcome(err error, good slog.Level, attrs ...slog.Attr) (slog.Level, []slog.Attr) {
@@ -149,16 +164,21 @@ func (e KeyActivated) log() (slog.Level, string, []slog.Attr) {
 }
 
 func (e EntryApplied) log() (slog.Level, string, []slog.Attr) {
-	attrs := []slog.Attr{slog.Uint64("index", e.Index), slog.String("op", e.Outcome.Op.String()), slog.String("outcome", e.Outcome.Kind.String())}
-	switch {
-	case e.Outcome.Kind == applier.Applied:
-		return slog.LevelInfo, "entry", attrs
-	case e.Outcome.Why == nil:
-		return slog.LevelDebug, "entry", attrs
-	case e.Outcome.Kind == applier.Rejected:
-		return slog.LevelWarn, "entry", append(attrs, slog.String("why", e.Outcome.Why.Error()))
+	o := e.Outcome
+	attrs := []slog.Attr{slog.Uint64("index", e.Index), slog.String("op", o.Op.String()), slog.String("outcome", o.Kind.String())}
+	if len(o.Keys) > 0 {
+		attrs = append(attrs, slog.Any("keys", o.Keys))
 	}
-	return slog.LevelDebug, "entry", append(attrs, slog.String("why", e.Outcome.Why.Error()))
+	if o.Why != nil {
+		attrs = append(attrs, slog.String("why", o.Why.Error()))
+	}
+	return entryLevels[o.Kind], "entry", attrs
+}
+
+var entryLevels = map[applier.Kind]slog.Level{
+	applier.Applied:  slog.LevelInfo,
+	applier.NoOp:     slog.LevelDebug,
+	applier.Rejected: slog.LevelWarn,
 }
 
 func (e KEKCall) log() (slog.Level, string, []slog.Attr) {

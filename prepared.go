@@ -1,6 +1,7 @@
 package atrest
 
 import (
+	"slices"
 	"time"
 
 	"github.com/atrestdb/atrest/applier"
@@ -24,9 +25,13 @@ type preparedKey struct {
 	until  time.Time
 }
 
-// keep adds a DEK, in place of the oldest one if there are too many.
+// keep adds a DEK, in place of the oldest one if there are too many. One that is
+// there already is kept longer.
 func (p *prepared) keep(h key.Header, dek key.DEK, now time.Time) {
 	p.forget(now)
+	if i := slices.IndexFunc(*p, func(e preparedKey) bool { return e.header == h }); i >= 0 {
+		p.drop(i)
+	}
 	if len(*p) == maxPrepared {
 		p.drop(0)
 	}
@@ -37,7 +42,7 @@ func (p *prepared) keep(h key.Header, dek key.DEK, now time.Time) {
 func (p *prepared) take(k applier.Key, now time.Time) (key.DEK, bool) {
 	p.forget(now)
 	for i, e := range *p {
-		if e.header.ID == k.ID && e.header.Check == k.Check { // in generation 1 the id is all there is
+		if h := e.header; h.ID == k.ID && h.Check == k.Check && (h.Purpose == k.Purpose || h.Purpose == 0) { // in generation 1 the id is all there is
 			p.drop(i)
 			return e.dek, true
 		}

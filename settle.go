@@ -106,8 +106,7 @@ func (n *Node) settle(p key.Purpose) error {
 	have, sealing := n.keys.Active(p)
 	switch {
 	case !ok && sealing:
-		n.keys.Deactivate(p)
-		return nil
+		return n.keys.Deactivate(p)
 	case !ok:
 		return nil
 	case (n.counted[want] || n.first()) && !n.spent[want] && n.epochs[want] != 0:

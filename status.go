@@ -14,8 +14,9 @@ import (
 
 // Status describes a node at one moment. It holds no secret.
 type Status struct {
-	Node           nodeid.Member
-	Phase          string // "opened", "caught up" or "ready"
+	Name           string
+	Node           nodeid.ID `json:",string"`
+	Phase          string    // "opened", "caught up", "ready" or "closed"
 	Cluster        key.ClusterID
 	Index          uint64 // of the last entry that changed the key state
 	StorageCutover applier.Cutover
@@ -26,7 +27,7 @@ type Status struct {
 	// Serving says that every value of the state can be opened and sealed. What it
 	// waits for stands in Waiting, in words.
 	Serving bool
-	Waiting []string
+	Waiting []string `json:",omitempty"`
 }
 
 // KeyStatus describes one key on this node.
@@ -34,19 +35,19 @@ type KeyStatus struct {
 	ID      key.ID
 	Purpose key.Purpose
 	State   key.State
-	Suite   envelope.Suite // of the next seal; 0 if nothing is sealed under it here
+	Suite   envelope.Suite `json:",omitempty"` // of the next seal; 0 if nothing is sealed under it here
 	Usage   envelope.Usage
 	Due     int // percent of its limits that is reached: 0, 90 or 100
 	// Epoch is this load's, 0 if it has none; Registered says that it is its own.
-	Epoch      uint16
-	Registered bool
-	Missing    *MissingKey // nil if the key is loaded, or destroyed
+	Epoch      uint16      `json:",omitempty"`
+	Registered bool        `json:",omitempty"`
+	Missing    *MissingKey `json:",omitempty"` // nil if the key is loaded, or destroyed
 }
 
 // MissingKey says why a key cannot be used here.
 type MissingKey struct {
 	Since    time.Time
-	Attempts int    // to unwrap it since
+	Attempts int    // to unwrap it in the background
 	Err      string // of the last one
 }
 
@@ -56,8 +57,9 @@ func (n *Node) Status() Status {
 	defer n.mu.Unlock()
 	s := n.State()
 	st := Status{
-		Node:           nodeid.Member{Name: n.name, ID: n.id},
-		Phase:          n.phase.String(),
+		Name:           n.name,
+		Node:           n.id,
+		Phase:          n.phaseText(),
 		Cluster:        s.Cluster(),
 		Index:          s.Index(),
 		StorageCutover: s.StorageCutover(),
@@ -109,14 +111,18 @@ func (n *Node) waiting(keys []KeyStatus) (why []string) {
 	return why
 }
 
-func (p phase) String() string {
-	return [...]string{opened: "opened", caughtUp: "caught up", ready: "ready"}[p]
+// phaseText is the phase in words. n.mu is held.
+func (n *Node) phaseText() string {
+	if n.closed() {
+		return "closed"
+	}
+	return [...]string{opened: "opened", caughtUp: "caught up", ready: "ready"}[n.phase]
 }
 
 // String is the status in a few lines.
 func (s Status) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "node %v, %s, cluster %s at %d\n", s.Node, s.Phase, s.Cluster, s.Index)
+	fmt.Fprintf(&b, "node %s, %s, cluster %s at %d\n", nodeid.Member{Name: s.Name, ID: s.Node}, s.Phase, s.Cluster, s.Index)
 	for _, k := range s.Keys {
 		fmt.Fprintf(&b, "%v key %s: %v, %d seals, %d bytes", k.Purpose, k.ID, k.State, k.Usage.Seals, k.Usage.Bytes)
 		if k.Suite != 0 {

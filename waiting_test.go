@@ -11,7 +11,7 @@ import (
 // A key that arrives late counts what was used of it, and not what was only
 // reserved for this load.
 func TestUsageOfAKeyThatArrivesLate(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		ms := w.bootstrapped("n1", "n2", "n3")
 		w.put(ms[0], "a", "1")
 		for _, m := range ms { // n1 made the keys, the others unwrapped them after the commit

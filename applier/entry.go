@@ -109,9 +109,9 @@ type Destroy struct {
 type Evidence struct {
 	Node           nodeid.ID
 	Taken          uint64 // applied index at which it was taken
-	Live           uint64 // values under the key on synced storage
+	Live           uint64 // values under the key in the synced store and in every snapshot that is kept or being taken
 	FirstLog       uint64 // first index that the log still has
-	OldestSnapshot uint64 // index of the oldest snapshot, 0 if there is none
+	OldestSnapshot uint64 // index of the oldest snapshot that is kept or being taken, 0 if there is none
 }
 
 // WriterGone says that a node will never seal again.

@@ -106,7 +106,7 @@ var (
 )
 
 // Rejection says why an entry was rejected. It matches its Reason.
-type Rejection struct {
+type Rejection struct { //nolint:errname // It is an outcome, which every replica agrees on, before it is an error.
 	Op     Op
 	Reason error
 	Key    key.ID    // 0 if it is about none

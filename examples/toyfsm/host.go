@@ -30,6 +30,7 @@ type snapshot struct {
 	index  uint64
 	values map[string]stored
 	keys   []byte // the part of atrest
+	keyed  bool   // it has some
 }
 
 // A replica is a database node: a map, and the encryption state beside it.
@@ -38,6 +39,7 @@ type replica struct {
 	node    *atrest.Node
 	values  map[string]stored // its "disk"
 	applied uint64            // as durable as values
+	keyed   bool              // there are keys; as durable as values
 }
 
 // stored is a value as it lies on disk.
@@ -55,14 +57,14 @@ func (c *cluster) start(ctx context.Context, r *replica, dir string) (err error)
 	if err != nil {
 		return err
 	}
-	view := atrest.View{Applied: r.applied, First: c.first, HadKeys: r.applied > 0, Entries: c.entries}
+	view := atrest.View{Applied: r.applied, First: c.first, HadKeys: r.keyed, Entries: c.entries}
 	if c.snapshot.index > 0 { // it replaces what the log no longer has
 		if err := r.node.Restore(ctx, c.snapshot.keys); err != nil {
 			return err
 		}
 		view.Snapshot = c.snapshot.index
 		if r.applied < c.snapshot.index {
-			r.values, r.applied = maps.Clone(c.snapshot.values), c.snapshot.index
+			r.values, r.applied, r.keyed = maps.Clone(c.snapshot.values), c.snapshot.index, c.snapshot.keyed
 			view.Applied = r.applied
 		}
 	}
@@ -143,7 +145,7 @@ func (r *replica) apply(index uint64, data []byte) (outcome applier.Outcome, err
 			return outcome, err
 		}
 	}
-	r.applied = index
+	r.applied, r.keyed = index, r.node.State().Bootstrapped()
 	return outcome, err
 }
 
@@ -176,7 +178,7 @@ func (c *cluster) compact() error {
 	if err != nil {
 		return err
 	}
-	c.snapshot = snapshot{index: r.applied, values: maps.Clone(r.values), keys: keys}
+	c.snapshot = snapshot{index: r.applied, values: maps.Clone(r.values), keys: keys, keyed: r.keyed}
 	c.log, c.first = c.log[r.applied+1-c.first:], r.applied+1
 	return nil
 }

@@ -41,7 +41,7 @@ type Cluster struct {
 	backup    *backup
 
 	mu        sync.Mutex
-	violation *Violation
+	violation *ViolationError
 	line      int
 	step      string
 }
@@ -53,7 +53,7 @@ type backup struct {
 	roles []Role
 }
 
-// Run runs a script. The error is a *[Violation]. It must be called in a bubble of
+// Run runs a script. The error is a *[ViolationError]. It must be called in a bubble of
 // testing/synctest, and what is random in it is as random as package crypto/rand.
 func Run(s Script, o Options) (Stats, error) {
 	c := &Cluster{opts: o, seed: s.Seed, clones: make([]*member, MaxMembers)}
@@ -108,7 +108,7 @@ func (c *Cluster) violate(rule, format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.violation == nil && !slices.Contains(c.opts.Ignore, rule) {
-		c.violation = &Violation{Rule: rule, Detail: fmt.Sprintf(format, args...), Line: c.line, Step: c.step}
+		c.violation = &ViolationError{Rule: rule, Detail: fmt.Sprintf(format, args...), Line: c.line, Step: c.step}
 	}
 }
 
@@ -373,64 +373,4 @@ func (c *Cluster) bring(m *member) {
 func (c *Cluster) pass(d time.Duration) {
 	<-time.After(d)
 	c.wait()
-}
-
-// heal ends all faults and expects everything to come right.
-func (c *Cluster) heal() {
-	for _, m := range c.all() {
-		m.kmsUp()
-		m.fault, m.slow = nil, false
-		if m.up() && !m.proc.fs.Fired() {
-			m.proc.fs.ends = false
-			m.proc.fs.FailAt(0, nil, 0)
-		}
-		if m.up() && m.proc.fs.Fired() {
-			c.end(m, false)
-		}
-	}
-	for range 3 {
-		for _, m := range c.all() {
-			c.start(m)
-		}
-		c.settle()
-		c.pass(time.Minute)
-	}
-	c.settle()
-	for _, m := range c.all() {
-		if m.up() {
-			m.proc.mu.Lock()
-			m.proc.dirty = true
-			m.proc.mu.Unlock()
-		}
-	}
-	c.check()
-	if c.failed() {
-		return
-	}
-	if c.leader == nil {
-		c.violate("no leader", "although everybody is well")
-		return
-	}
-	for _, m := range c.all() {
-		if m.role != Absent {
-			c.checkWell(m)
-		}
-	}
-}
-
-// checkWell expects of a member what it has when nothing is wrong.
-func (c *Cluster) checkWell(m *member) {
-	switch {
-	case !m.up():
-		c.violate("a node does not recover", "%s is down", m)
-		return
-	case !m.serves() || m.proc.store().applied != c.raft.last():
-		c.violate("a node does not recover", "%s: serves %t, applied %d of %d", m, m.serves(), m.proc.store().applied, c.raft.last())
-		return
-	}
-	n := m.proc.node
-	if !n.State().Equal(c.oracle.before().state) {
-		c.violate("a node does not recover", "%s: its key state is that of %d", m, n.State().Index())
-	}
-	c.checkRegistered(m)
 }

@@ -98,14 +98,6 @@ func (d *disk) newest() (snapshot, bool) {
 	return d.snaps[len(d.snaps)-1], true
 }
 
-// oldest returns the index of the oldest snapshot, 0 if there is none.
-func (d *disk) oldest() uint64 {
-	if len(d.snaps) == 0 {
-		return 0
-	}
-	return d.snaps[0].store.applied
-}
-
 // keep adds a snapshot and drops all but two.
 func (d *disk) keep(s snapshot) {
 	d.snaps = append(d.snaps, s)

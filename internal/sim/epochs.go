@@ -1,11 +1,6 @@
 package sim
 
-import (
-	"math"
-
-	"github.com/atrestdb/atrest/envelope"
-	"github.com/atrestdb/atrest/key"
-)
+import "math"
 
 // checkEpochs looks at what a start made of keys.json: an epoch of its own for each
 // active key, above all that were there.
@@ -48,27 +43,4 @@ func (o *oracle) recordEpochs(p *proc) {
 		}
 	}
 	p.disk.epochs = now
-}
-
-// checkRegistered expects that a node that is well seals with counted nonces, and
-// that all its keys are loaded.
-func (c *Cluster) checkRegistered(m *member) {
-	st := m.proc.node.Status()
-	if !st.Serving {
-		c.violate("a node does not recover", "%s: %v", m, st.Waiting)
-	}
-	s := m.proc.node.State()
-	for _, k := range st.Keys {
-		if k.State != key.Active || s.Gone(m.id()) {
-			continue
-		}
-		row, _ := s.Writer(k.ID, m.id().Node16())
-		exhausted := row.Last == math.MaxUint16 && !k.Registered
-		switch {
-		case exhausted && k.Suite != envelope.XAES256GCM, !exhausted && (k.Suite != envelope.AES256GCM || !k.Registered):
-			c.violate("a node does not register", "%s: key %s, epoch %d, row %d, suite %v", m, k.ID, k.Epoch, row.Last, k.Suite)
-		case exhausted:
-			c.stats.Exhausted++
-		}
-	}
 }

@@ -200,7 +200,7 @@ func TestPanicIsAViolation(t *testing.T) {
 	steps["tick"] = func(*Cluster, []int) { panic("the harness itself") }
 	synctest.Test(t, func(t *testing.T) {
 		_, err := Run(Script{Members: []Member{{}, {}, {}}, Steps: []Step{{Op: "put", Args: []int{0, 0}}, {Op: "tick", Args: []int{0}}}}, Options{})
-		v := new(Violation)
+		v := new(ViolationError)
 		require.ErrorAs(t, err, &v)
 		require.Equal(t, "panic", v.Rule)
 		require.Equal(t, 2, v.Line)

@@ -263,7 +263,7 @@ func (c *Cluster) wait() {
 // collect takes over what nodes want proposed, and reports whether there was
 // anything.
 func (c *Cluster) collect() bool {
-	any := false
+	took := false
 	for _, m := range c.all() {
 		p := m.proc
 		if p == nil {
@@ -274,13 +274,13 @@ func (c *Cluster) collect() bool {
 		p.outbox = nil
 		p.mu.Unlock()
 		for _, r := range out {
-			any = true
+			took = true
 			if err := c.submit(m, r.entry, r.answer); err != nil {
 				r.answer(err)
 			}
 		}
 	}
-	return any
+	return took
 }
 
 // rand returns a source of its own for this step.

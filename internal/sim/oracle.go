@@ -13,16 +13,16 @@ import (
 	"github.com/atrestdb/atrest/key"
 )
 
-// Violation is something that must never happen. Rule is the same for all
+// ViolationError is something that must never happen. Rule is the same for all
 // violations of a kind.
-type Violation struct {
+type ViolationError struct {
 	Rule   string
 	Detail string
 	Line   int // of the script's steps, from 1; above their number: the healing at the end
 	Step   string
 }
 
-func (v *Violation) Error() string {
+func (v *ViolationError) Error() string {
 	return fmt.Sprintf("sim: %s: %s (step %d: %s)", v.Rule, v.Detail, v.Line, v.Step)
 }
 

@@ -18,12 +18,12 @@ import (
 const enough = 5000
 
 // find runs scenarios until one fails, and returns their number.
-func find(t *testing.T, o sim.Options) (int, *sim.Violation) {
+func find(t *testing.T, o sim.Options) (int, *sim.ViolationError) {
 	t.Helper()
 	scripts := rapid.Custom(scenario)
 	for i := range enough {
 		_, err := run(t, scripts.Example(i), o)
-		if v := new(sim.Violation); errors.As(err, &v) {
+		if v := new(sim.ViolationError); errors.As(err, &v) {
 			return i + 1, v
 		}
 	}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -165,7 +166,7 @@ func (p *proc) run() {
 func (p *proc) start() error {
 	node, err := atrest.Open(p.ctx, p.config(), p.opts...)
 	if err != nil {
-		return fmt.Errorf("Open: %w", err)
+		return fmt.Errorf("node.Open: %w", err)
 	}
 	p.mu.Lock()
 	p.node = node
@@ -174,7 +175,7 @@ func (p *proc) start() error {
 	view := atrest.View{First: p.first, Entries: p.entries}
 	if s, ok := p.disk.newest(); ok {
 		if err := node.Restore(p.ctx, s.part); err != nil {
-			return fmt.Errorf("Restore: %w", err)
+			return fmt.Errorf("node.Restore: %w", err)
 		}
 		view.Snapshot, view.HadKeys = s.store.applied, s.keyed
 		p.mu.Lock()
@@ -186,13 +187,13 @@ func (p *proc) start() error {
 	view.Applied = p.disk.store.applied
 	view.HadKeys = view.HadKeys || p.disk.store.keys
 	if err := node.CatchUp(p.ctx, view); err != nil {
-		return fmt.Errorf("CatchUp: %w", err)
+		return fmt.Errorf("node.CatchUp: %w", err)
 	}
 	if err := p.drain(); err != nil {
 		return err
 	}
 	if err := node.Ready(p.ctx); err != nil {
-		return fmt.Errorf("Ready: %w", err)
+		return fmt.Errorf("node.Ready: %w", err)
 	}
 	p.mu.Lock()
 	p.phase, p.dirty = serving, true
@@ -291,10 +292,10 @@ func (p *proc) effect(e *entry) (store, error) {
 		}
 		return st, nil
 	case err != nil:
-		return st, fmt.Errorf("Raft().Open: %w", err)
+		return st, fmt.Errorf("node.Raft().Open: %w", err)
 	case e.fate == rejected:
 		p.c.violate("a payload is not rejected that should be", "%s: entry %d", p, e.index)
-	case string(payload) != string(e.plain):
+	case !bytes.Equal(payload, e.plain):
 		p.c.violate("another payload", "%s: entry %d: %x, want %x", p, e.index, payload, e.plain)
 	}
 	if p.node.IsEntry(payload) {
@@ -317,7 +318,7 @@ func (p *proc) change(e *entry, payload []byte) error {
 	before, writes := p.node.State(), p.fs.states.Load()
 	outcome, err := p.node.Apply(e.index, payload)
 	if err != nil {
-		return fmt.Errorf("Apply: %w", err)
+		return fmt.Errorf("node.Apply: %w", err)
 	}
 	after := p.node.State()
 	if e.index <= before.Index() {
@@ -341,7 +342,7 @@ func (p *proc) seal(k int, v []byte) (stored, error) {
 	s := p.node.State()
 	out, sealed, err := p.node.Storage().Seal(nil, v, location(k))
 	if err != nil {
-		return stored{}, fmt.Errorf("Storage().Seal: %w", err)
+		return stored{}, fmt.Errorf("node.Storage().Seal: %w", err)
 	}
 	if p.node.State() != s {
 		s = p.node.State() // it waited, and a snapshot was restored meanwhile

@@ -15,49 +15,49 @@ var steps = map[string]func(*Cluster, []int){
 	"put":     (*Cluster).stepPut,
 	"inject":  (*Cluster).stepInject,
 	"commit":  func(c *Cluster, a []int) { c.commit(a[0]) },
-	"deliver": eachUp(0, func(c *Cluster, m *member, a []int) { c.deliver(m, a[1]) }),
+	"deliver": eachUp(func(c *Cluster, m *member, a []int) { c.deliver(m, a[1]) }),
 	"elect":   func(c *Cluster, a []int) { c.elect(c.who(a[0]), a[1]) },
-	"slow":    one(0, func(_ *Cluster, m *member, a []int) { m.slow = a[1] == 1 }),
-	"arrive":  eachOf(0, func(c *Cluster, m *member, _ []int) { c.arriveAll(m) }),
+	"slow":    one(func(_ *Cluster, m *member, a []int) { m.slow = a[1] == 1 }),
+	"arrive":  eachOf(func(c *Cluster, m *member, _ []int) { c.arriveAll(m) }),
 	"settle":  func(c *Cluster, _ []int) { c.settle() },
 	"tick":    func(c *Cluster, a []int) { c.pass(ticks[a[0]]) },
 	"again":   (*Cluster).stepAgain,
 
-	"start":   eachOf(0, func(c *Cluster, m *member, _ []int) { c.start(m) }),
-	"stop":    eachUp(0, func(c *Cluster, m *member, _ []int) { c.stop(m) }),
-	"kill":    eachUp(0, func(c *Cluster, m *member, _ []int) { c.end(m, false) }),
-	"power":   eachUp(0, func(c *Cluster, m *member, _ []int) { c.end(m, true) }),
-	"fault":   one(0, (*Cluster).stepFault),
-	"sync":    eachUp(0, func(_ *Cluster, m *member, _ []int) { m.sync() }),
-	"wipe":    one(0, (*Cluster).stepWipe),
-	"save":    one(0, (*Cluster).stepSave),
-	"restore": one(0, (*Cluster).stepRestore),
-	"clone":   one(0, (*Cluster).stepClone),
-	"swap":    one(0, (*Cluster).stepSwap),
+	"start":   eachOf(func(c *Cluster, m *member, _ []int) { c.start(m) }),
+	"stop":    eachUp(func(c *Cluster, m *member, _ []int) { c.stop(m) }),
+	"kill":    eachUp(func(c *Cluster, m *member, _ []int) { c.end(m, false) }),
+	"power":   eachUp(func(c *Cluster, m *member, _ []int) { c.end(m, true) }),
+	"fault":   one((*Cluster).stepFault),
+	"sync":    eachUp(func(_ *Cluster, m *member, _ []int) { m.sync() }),
+	"wipe":    one((*Cluster).stepWipe),
+	"save":    one((*Cluster).stepSave),
+	"restore": one((*Cluster).stepRestore),
+	"clone":   one((*Cluster).stepClone),
+	"swap":    one((*Cluster).stepSwap),
 	"backup":  (*Cluster).stepBackup,
 	"return":  (*Cluster).stepReturn,
-	"second":  one(0, (*Cluster).stepSecond),
-	"edit":    one(0, (*Cluster).stepEdit),
-	"foreign": one(0, (*Cluster).stepForeign),
-	"lose":    one(0, (*Cluster).stepLose),
-	"kms":     eachOf(0, (*Cluster).stepKMS),
-	"kek":     one(0, func(_ *Cluster, m *member, a []int) { m.set = a[1] }),
+	"second":  one((*Cluster).stepSecond),
+	"edit":    one((*Cluster).stepEdit),
+	"foreign": one((*Cluster).stepForeign),
+	"lose":    one((*Cluster).stepLose),
+	"kms":     eachOf((*Cluster).stepKMS),
+	"kek":     one(func(_ *Cluster, m *member, a []int) { m.set = a[1] }),
 
-	"snapshot": eachUp(0, (*Cluster).stepSnapshot),
-	"compact":  eachUp(0, (*Cluster).stepCompact),
-	"install":  one(0, (*Cluster).stepInstall),
-	"tamper":   one(0, (*Cluster).stepTamper),
+	"snapshot": eachUp((*Cluster).stepSnapshot),
+	"compact":  eachUp((*Cluster).stepCompact),
+	"install":  one((*Cluster).stepInstall),
+	"tamper":   one((*Cluster).stepTamper),
 
-	"join":    one(0, (*Cluster).stepJoin),
-	"promote": one(0, (*Cluster).stepPromote),
-	"remove":  one(0, (*Cluster).stepRemove),
+	"join":    one((*Cluster).stepJoin),
+	"promote": one((*Cluster).stepPromote),
+	"remove":  one((*Cluster).stepRemove),
 
 	"bootstrap": leads((*Cluster).stepBootstrap),
 	"enable":    leads((*Cluster).stepEnable),
 	"rotate":    leads((*Cluster).stepRotate),
 	"rewrap":    leads((*Cluster).stepRewrap),
 	"retire":    leads((*Cluster).stepRetire),
-	"rewrite":   eachUp(0, (*Cluster).stepRewrite),
+	"rewrite":   eachUp((*Cluster).stepRewrite),
 	"destroy":   leads((*Cluster).stepDestroy),
 	"gone":      leads((*Cluster).stepGone),
 	"register":  leads((*Cluster).stepRegister),
@@ -73,27 +73,27 @@ var steps = map[string]func(*Cluster, []int){
 
 type memberStep func(c *Cluster, m *member, a []int)
 
-// one calls f with the member that an argument names, if there is one.
-func one(i int, f memberStep) func(*Cluster, []int) {
+// one calls f with the member that the first argument names, if there is one.
+func one(f memberStep) func(*Cluster, []int) {
 	return func(c *Cluster, a []int) {
-		if m := c.who(a[i]); m != nil {
+		if m := c.who(a[0]); m != nil {
 			f(c, m, a)
 		}
 	}
 }
 
-// eachOf calls f with each member that an argument names.
-func eachOf(i int, f memberStep) func(*Cluster, []int) {
+// eachOf calls f with each member that the first argument names.
+func eachOf(f memberStep) func(*Cluster, []int) {
 	return func(c *Cluster, a []int) {
-		for _, m := range c.each(a[i]) {
+		for _, m := range c.each(a[0]) {
 			f(c, m, a)
 		}
 	}
 }
 
 // eachUp calls f with those that run.
-func eachUp(i int, f memberStep) func(*Cluster, []int) {
-	return eachOf(i, func(c *Cluster, m *member, a []int) {
+func eachUp(f memberStep) func(*Cluster, []int) {
+	return eachOf(func(c *Cluster, m *member, a []int) {
 		if m.up() {
 			f(c, m, a)
 		}
@@ -103,7 +103,7 @@ func eachUp(i int, f memberStep) func(*Cluster, []int) {
 // leads calls f if the member serves, whether it is the leader or not: its proposals
 // are forwarded.
 func leads(f memberStep) func(*Cluster, []int) {
-	return one(0, func(c *Cluster, m *member, a []int) {
+	return one(func(c *Cluster, m *member, a []int) {
 		if m.serves() {
 			f(c, m, a)
 		}
