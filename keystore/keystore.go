@@ -13,7 +13,8 @@
 // active key and its nonce sequence change as one.
 //
 // Key bytes do not come out again: other uses of a key go through
-// [Store.MAC] and [Store.Subkey], under labels of their own.
+// [Store.MAC] and [Store.Subkey], under labels of their own, and streams through
+// [Store.NewStreamKey].
 //
 // What callers guarantee: an epoch given to ActivateCounted was durably taken by
 // this process and is shared with no other, see package envelope; whoever owns

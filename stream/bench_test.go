@@ -112,3 +112,24 @@ func BenchmarkSetUp(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkReadAt reads 100 bytes at a time: from segments at hand, and from others.
+func BenchmarkReadAt(b *testing.B) {
+	keys := newStore(b)
+	sealed := seal(b, keys, place, text(4<<20))
+	for name, step := range map[string]int64{"near": 100, "far": 64<<10 + 100} {
+		b.Run(name, func(b *testing.B) {
+			r := newReaderAt(b, keys, sealed)
+			p, at := make([]byte, 100), int64(0)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := r.ReadAt(p, at); err != nil {
+					b.Fatal(err)
+				}
+				if at += step; at > r.Size()-100 {
+					at = 0
+				}
+			}
+		})
+	}
+}

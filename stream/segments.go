@@ -4,6 +4,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/fips140"
+	"crypto/rand"
 	"encoding/binary"
 )
 
@@ -20,7 +21,8 @@ const (
 // mode allows; it has the nonce in front of the ciphertext, as a segment does.
 type segments struct {
 	gcm    cipher.AEAD
-	random bool
+	random bool // gcm chooses nonces
+	draw   bool // so does seal
 }
 
 func newSegments(k []byte) (*segments, error) {
@@ -66,8 +68,12 @@ func (s *segments) seal(buf, plaintext []byte, a *aad, number uint64, last bool)
 	if s.random {
 		return s.gcm.Seal(buf[:0], nil, plaintext, ad)
 	}
-	clear(buf[:4])
-	binary.BigEndian.PutUint64(buf[4:], number)
+	if s.draw {
+		rand.Read(buf[:nonceSize])
+	} else {
+		clear(buf[:4])
+		binary.BigEndian.PutUint64(buf[4:], number)
+	}
 	return s.gcm.Seal(buf[:nonceSize], buf[:nonceSize], plaintext, ad)
 }
 

@@ -42,8 +42,8 @@
 // segment, from 0, in 8 bytes and a byte that is 1 for the last are its associated
 // data, so segments that are missing, moved or repeated do not open.
 //
-// The nonces of a stream are the segments' numbers, or random under
-// GODEBUG=fips140=only. Readers take both. docs/FORMATS.md draws all of it.
+// The nonces of a stream are the segments' numbers, or random: under
+// GODEBUG=fips140=only, and with [WithRandomNonces]. Readers take both. docs/FORMATS.md draws all of it.
 package stream
 
 import (
@@ -145,6 +145,7 @@ type options struct {
 	segment  int // 0: the default
 	metadata []byte
 	workers  int
+	random   bool
 	forWrite bool // an option was given that a reader takes from the header
 }
 
@@ -159,6 +160,14 @@ func WithSegmentSize(n int) Option {
 // the file, and that a reader gets authenticated. It is for writers.
 func WithMetadata(b []byte) Option {
 	return func(o *options) { o.metadata, o.forWrite = b, true }
+}
+
+// WithRandomNonces draws the nonces instead of counting them. It is for writers in
+// a process that may be copied, or set back, with its memory while it writes a
+// stream, as a virtual machine can: two copies that went on counting would seal two
+// segments under one nonce. The format is the same, and so is the speed.
+func WithRandomNonces() Option {
+	return func(o *options) { o.random, o.forWrite = true, true }
 }
 
 // WithWorkers lets up to n goroutines, the caller's included, seal or open

@@ -186,6 +186,27 @@ func TestSplice(t *testing.T) {
 	v.refused(t, v.join(o.segments...), 0, 1, 3)
 }
 
+// Drawn nonces differ from the numbers and from each other, and open as counted ones
+// do.
+func TestRandomNonces(t *testing.T) {
+	keys := newFixedKeys(t)
+	plaintext := text(9*seg + 10)
+	for _, workers := range []int{1, 3} {
+		seen := map[string]bool{}
+		for range 20 {
+			sealed := seal(t, keys, place, plaintext, stream.WithSegmentSize(seg), stream.WithRandomNonces(), stream.WithWorkers(workers))
+			for s := range slices.Chunk(sealed[headSize(place):], full) {
+				require.NotEqual(t, make([]byte, 4), s[:4])
+				seen[string(s[:12])] = true
+			}
+			readBy(t, keys, sealed, plaintext, seg, workers)
+		}
+		require.Len(t, seen, 200)
+	}
+	_, err := open(t, keys, place, seal(t, keys, place, nil), stream.WithRandomNonces())
+	require.ErrorIs(t, err, stream.ErrArgument)
+}
+
 func TestPlaces(t *testing.T) {
 	keys := newStore(t)
 	sealed := seal(t, keys, place, text(100))

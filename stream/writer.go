@@ -61,6 +61,7 @@ func NewWriter(ctx context.Context, w io.Writer, keys Keys, at Place, opts ...Op
 	if err != nil {
 		return nil, err
 	}
+	seg.draw = o.random
 	s := &Writer{ctx: ctx, w: w, id: id, seg: seg, segment: o.segment, left: capacity(o.segment)}
 	if err := s.put(b); err != nil {
 		return nil, err

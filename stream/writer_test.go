@@ -424,6 +424,13 @@ func TestGoroutines(t *testing.T) {
 		_, err = w.Write(plaintext)
 		require.NoError(t, err)
 	}
+	sealed := seal(t, keys, place, plaintext, stream.WithSegmentSize(seg))
+	for range 20 {
+		r, err := stream.NewReader(t.Context(), bytes.NewReader(sealed), keys, place, stream.WithWorkers(3))
+		require.NoError(t, err)
+		_, err = io.ReadFull(r, make([]byte, 10))
+		require.NoError(t, err)
+	}
 	require.Greater(t, out.most, idle)
 	require.LessOrEqual(t, out.most, idle+20*2)
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= idle+1 }, 10*time.Second, time.Millisecond)
