@@ -30,6 +30,8 @@ var (
 	// ErrSnapshot says that the bytes given to Restore or Import were not made by
 	// Snapshot, or were changed since.
 	ErrSnapshot = errors.New("not an authentic snapshot of key state")
+	// ErrBackup says that the bytes are not a whole backup that the given KEKs open.
+	ErrBackup = errors.New("not a whole and authentic backup, or one for other KEKs")
 	// ErrOtherCluster says that a snapshot is of another cluster.
 	ErrOtherCluster = errors.New("snapshot of another cluster")
 )

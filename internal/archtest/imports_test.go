@@ -32,7 +32,7 @@ type row struct {
 // interface of its own.
 var rows = map[string]row{
 	".": {ours: []string{
-		"key", "nodeid", "envelope", "keystore", "kek", "sidecar", "applier", "guard", "internal/durable", "internal/planted", "internal/secret",
+		"key", "nodeid", "envelope", "keystore", "kek", "sidecar", "applier", "guard", "stream", "internal/durable", "internal/planted", "internal/secret",
 	}, outside: []string{cockroachErrors}},
 	"key":             {ours: []string{"internal/secret"}},
 	"key/insecurekey": {ours: []string{"key", "internal/secret"}},

@@ -1,0 +1,187 @@
+package atrest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"io"
+	"slices"
+
+	"github.com/cockroachdb/errors"
+
+	"github.com/atrestdb/atrest/applier"
+	"github.com/atrestdb/atrest/key"
+	"github.com/atrestdb/atrest/keystore"
+	"github.com/atrestdb/atrest/stream"
+)
+
+// A backup is
+//
+//	a7 'B' 'K' 02 | index 8 | backup id 16 | length 4 | snapshot's part | stream
+//
+// The stream holds the host's data and behind it the SHA-256 of that. Its associated
+// data is index, backup id and the SHA-256 of the part.
+const (
+	backupMagic = "\xa7BK\x02"
+	backupHead  = len(backupMagic) + 8 + 16 + 4
+	backupLabel = "atrest/backup"
+
+	// maxPart is more than the largest key state takes.
+	maxPart = 64 << 20
+)
+
+// BackupInfo says what a backup is.
+type BackupInfo struct {
+	ID      applier.BackupID
+	Index   uint64 // of the log, at which the data was taken
+	Cluster key.ClusterID
+	Key     key.ID   // that the data is sealed under
+	Keys    []key.ID // that the backup brings, ascending
+	// Of the data. They are zero until it has been read to its end.
+	Bytes  uint64
+	Digest [sha256.Size]byte
+}
+
+// String is the information in one line.
+func (i BackupInfo) String() string {
+	return fmt.Sprintf("backup %s of cluster %s at index %d: %d bytes under key %s, SHA-256 %x, %d keys",
+		i.ID, i.Cluster, i.Index, i.Bytes, i.Key, i.Digest, len(i.Keys))
+}
+
+// WriteBackup writes a backup to w that opens with the KEK alone: the key state, and
+// sealed the data that write writes. The data is the host's, as of index in its log.
+// Values in it stay sealed as they are stored; the host writes beside each whether it
+// is.
+//
+// The backup is registered before the data is taken, see [Node.NewBackup], so that none
+// of its keys is destroyed while it exists. One that is not, or that was registered
+// before the last rotation, is [ErrOrder]. After an error w does not have a backup:
+// remove it and propose [Node.NewBackupForgotten].
+func (n *Node) WriteBackup(ctx context.Context, w io.Writer, id applier.BackupID, index uint64, write func(w io.Writer) error) (BackupInfo, error) {
+	k, err := n.drawStreamKey()
+	if err != nil {
+		return BackupInfo{}, err
+	}
+	// The state comes after the key, so that it has it.
+	snap, err := n.Snapshot()
+	if err != nil {
+		return BackupInfo{}, err
+	}
+	p, err := parsePart(snap)
+	if err != nil {
+		return BackupInfo{}, err
+	}
+	if err := registered(p.state, id, k.id); err != nil {
+		return BackupInfo{}, err
+	}
+	info := infoOf(p.state, id, index)
+	info.Key = k.id
+	if _, err := io.Copy(w, bytes.NewReader(appendHead(nil, info, snap))); err != nil {
+		return BackupInfo{}, errors.Wrap(err, "atrest: write backup")
+	}
+	if err := writeData(ctx, w, k, &info, snap, write); err != nil {
+		return BackupInfo{}, errors.Wrap(err, "atrest: write backup")
+	}
+	return info, nil
+}
+
+// streamKey is the key of one new stream.
+type streamKey struct {
+	id   key.ID
+	salt [keystore.StreamSalt]byte
+	key  key.DEK
+}
+
+func (k streamKey) NewStreamKey() (key.ID, [keystore.StreamSalt]byte, key.DEK, error) {
+	return k.id, k.salt, k.key, nil
+}
+
+func (k streamKey) StreamKey(id key.ID, _ [keystore.StreamSalt]byte) (key.DEK, error) {
+	return key.DEK{}, &keystore.KeyError{ID: id, Err: keystore.ErrUnknownKey}
+}
+
+func (n *Node) drawStreamKey() (k streamKey, err error) {
+	switch {
+	case n.closed():
+		return k, ErrClosed
+	case n.first():
+		return k, configError("a backup holds keys of generation 2; this node runs in generation 1")
+	case !n.State().Bootstrapped():
+		return k, errors.Wrap(ErrOrder, "atrest: a backup before there are keys")
+	}
+	k.id, k.salt, k.key, err = n.keys.NewStreamKey()
+	if errors.Is(err, keystore.ErrNoActiveKey) {
+		return k, retry(errors.New("atrest: the active storage key is not loaded; see Status"))
+	}
+	return k, err
+}
+
+// registered refuses a backup whose registration does not name the key that was active
+// after its data was taken. If it names that one, no rotation came between the two, so
+// whoever registered all keys registered all that the data needs.
+func registered(s *applier.State, id applier.BackupID, active key.ID) error {
+	for b := range s.Backups() {
+		switch {
+		case b.ID != id:
+		case slices.Contains(b.Keys, active):
+			return nil
+		default:
+			return errors.Wrapf(ErrOrder, "atrest: backup %s was registered without key %s, which is active now; register another one", id, active)
+		}
+	}
+	return errors.Wrapf(ErrOrder, "atrest: backup %s is not registered: propose NewBackup first", id)
+}
+
+func infoOf(s *applier.State, id applier.BackupID, index uint64) BackupInfo {
+	return BackupInfo{ID: id, Index: index, Cluster: s.Cluster(), Keys: undestroyed(s)}
+}
+
+func appendHead(dst []byte, i BackupInfo, snap []byte) []byte {
+	dst = append(dst, backupMagic...)
+	dst = binary.BigEndian.AppendUint64(dst, i.Index)
+	dst = append(dst, i.ID[:]...)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(snap)))
+	return append(dst, snap...)
+}
+
+// backupPlace binds the data to what stands before it.
+func backupPlace(i BackupInfo, snap []byte) stream.Place {
+	data := binary.BigEndian.AppendUint64(nil, i.Index)
+	data = append(data, i.ID[:]...)
+	digest := sha256.Sum256(snap)
+	return stream.Place{Label: backupLabel, Data: append(data, digest[:]...)}
+}
+
+func writeData(ctx context.Context, w io.Writer, k streamKey, info *BackupInfo, snap []byte, write func(io.Writer) error) error {
+	s, err := stream.NewWriter(ctx, w, k, backupPlace(*info, snap))
+	if err != nil {
+		return err
+	}
+	defer s.Abort()
+	d := digestWriter{w: s, hash: sha256.New()}
+	if err := write(&d); err != nil {
+		return err
+	}
+	info.Bytes = d.n
+	d.hash.Sum(info.Digest[:0])
+	if _, err := s.Write(info.Digest[:]); err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+type digestWriter struct {
+	w    io.Writer
+	hash hash.Hash
+	n    uint64
+}
+
+func (d *digestWriter) Write(b []byte) (int, error) {
+	n, err := d.w.Write(b)
+	d.hash.Write(b[:n])
+	d.n += uint64(n)
+	return n, err
+}
