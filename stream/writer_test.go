@@ -465,7 +465,7 @@ func TestMemory(t *testing.T) {
 		took := after.TotalAlloc - before.TotalAlloc
 		t.Logf("%d workers: sealing and opening 64 MiB allocates %d KiB", workers, took>>10)
 		if !race {
-			require.Less(t, took, uint64(2<<20), "1 MiB each way")
+			require.Less(t, took, uint64(1<<20), "both ways")
 		}
 	}
 }
