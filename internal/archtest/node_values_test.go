@@ -60,6 +60,7 @@ func nodeValues(t *testing.T, set *kek.Set) (map[string]any, []key.DEK) {
 		"atrest.FileKeyRewrapped":   atrest.FileKeyRewrapped{Err: failed},
 		"atrest.ReserveFailed":      atrest.ReserveFailed{Key: 7, Err: failed},
 	}
+	values["atrest.Backup"], values["atrest.BackupInfo"] = backupValues(t, l, set)
 	for name, v := range applierValues(n.State()) {
 		values[name] = v
 	}
