@@ -528,7 +528,9 @@ func TestRegistrationBacksOff(t *testing.T) {
 		require.False(t, n1.status(n1.active(key.Storage)).Registered)
 		w.hold = false
 		w.settle()
-		w.advance(11 * time.Second)
+		for range 12 {
+			w.advance(time.Second)
+		}
 		require.True(t, n1.status(n1.active(key.Storage)).Registered)
 		require.True(t, n1.status(n1.active(key.Raft)).Registered)
 	})
