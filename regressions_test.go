@@ -586,3 +586,22 @@ func TestSealedPayloadIsBound(t *testing.T) {
 	require.Error(t, err)
 	require.NotErrorIs(t, err, atrest.ErrRejected, "a node that does not know the cutover stops")
 }
+
+// A part of a snapshot was taken for a snapshot of another kind, or for none at all.
+func TestPartsOfSnapshotsAreRefused(t *testing.T) {
+	s := newSite(t, crashfs.New())
+	require.NoError(t, s.both())
+	snap := must(s.node.Snapshot())
+	require.NoError(t, s.node.Close())
+	other := newSite(t, crashfs.New())
+	require.NoError(t, other.begin())
+	defer other.node.Close()
+	state := other.node.State()
+	for n := range snap {
+		require.ErrorIs(t, other.node.Restore(t.Context(), snap[:n]), atrest.ErrSnapshot, "%d of %d bytes", n, len(snap))
+	}
+	require.ErrorIs(t, other.node.Restore(t.Context(), append(bytes.Clone(snap), 0)), atrest.ErrSnapshot)
+	require.ErrorIs(t, other.node.Restore(t.Context(), nil), atrest.ErrSnapshot)
+	require.Same(t, state, other.node.State())
+	require.NoError(t, other.node.Restore(t.Context(), snap))
+}
