@@ -7,7 +7,7 @@ import (
 	"errors"
 	"math"
 	"os"
-	"runtime"
+	"runtime/metrics"
 	"slices"
 	"strings"
 	"testing"
@@ -162,49 +162,6 @@ func entries() map[string]applier.Entry {
 		"backup-forget":           applier.BackupForget{Backup: backup},
 		"enable-storage-envelope": applier.EnableStorage{Key: 7, Proposer: row},
 		"enable-raft-envelope":    applier.EnableRaft{Key: 7, Proposer: row},
-	}
-}
-
-// The bytes of generation 2, for other implementations. The wraps are fillers.
-func TestGeneration2Entries(t *testing.T) {
-	const name = "generation2_entries.json"
-	type vector struct {
-		Name  string   `json:"name"`
-		Entry hexBytes `json:"entry"`
-	}
-	var file struct {
-		About   string   `json:"about"`
-		Vectors []vector `json:"vectors"`
-	}
-	if *update {
-		file.About = "whole entries of generation 2: magic, opcode, wire version 2, body; the fields are those of the test beside this folder"
-		all := entries()
-		names := []string{}
-		for name := range all {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			b, err := applier.Generation2.Append(nil, all[name])
-			require.NoError(t, err)
-			file.Vectors = append(file.Vectors, vector{name, b})
-		}
-		text, err := json.MarshalIndent(file, "", "  ")
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile("testdata/"+name, append(text, '\n'), 0o600))
-	}
-	readJSON(t, name, &file)
-	all := entries()
-	require.Len(t, file.Vectors, len(all))
-	for _, v := range file.Vectors {
-		got, err := applier.Generation2.Parse(v.Entry)
-		require.NoError(t, err, v.Name)
-		require.Equal(t, all[v.Name], got, v.Name)
-		b, err := applier.Generation2.Append([]byte("x"), all[v.Name])
-		require.NoError(t, err)
-		require.Equal(t, append([]byte("x"), v.Entry...), b, v.Name)
-		require.True(t, applier.IsEntry(v.Entry))
-		require.False(t, applier.Generation1.IsEntry(v.Entry))
 	}
 }
 
@@ -393,11 +350,12 @@ func TestHugeCounts(t *testing.T) {
 }
 
 func bytesAllocated(f func()) uint64 {
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	before := sample[0].Value.Uint64()
 	f()
-	runtime.ReadMemStats(&after)
-	return after.TotalAlloc - before.TotalAlloc
+	metrics.Read(sample)
+	return sample[0].Value.Uint64() - before
 }
 
 // No message of Protocol Buffers begins as an entry does: its first field would have a
