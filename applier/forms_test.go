@@ -165,7 +165,7 @@ func fuzzForm(f *testing.F, appendForm func(*applier.State, []byte) []byte, pars
 		var s *applier.State
 		var err error
 		allocated := bytesAllocated(func() { s, err = parse(b) })
-		if limit := uint64(1<<20 + 64*len(b)); allocated > limit {
+		if limit := uint64(1<<20 + 16*len(b)); allocated > limit {
 			t.Fatalf("%d bytes allocated for %d", allocated, len(b))
 		}
 		if err != nil {

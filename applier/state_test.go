@@ -217,7 +217,7 @@ func TestRules(t *testing.T) {
 			}
 			require.Same(t, s, next, "what has no effect leaves no trace")
 			require.ErrorIs(t, o.Why, tt.want)
-			if tt.want == applier.ErrDuplicate { //nolint:errorlint // The table has it as it is.
+			if tt.want == applier.ErrDuplicate {
 				require.Equal(t, applier.NoOp, o.Kind)
 				return
 			}
