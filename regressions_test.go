@@ -605,3 +605,99 @@ func TestPartsOfSnapshotsAreRefused(t *testing.T) {
 	require.Same(t, state, other.node.State())
 	require.NoError(t, other.node.Restore(t.Context(), snap))
 }
+
+// A directory that was lost took its epochs from the beginning again.
+func TestRestoreTakesEpochsAboveTheRegistry(t *testing.T) {
+	s := newSite(t, crashfs.New())
+	require.NoError(t, s.both())
+	for _, p := range []key.Purpose{key.Storage, key.Raft} {
+		require.NoError(t, s.add(encoded(applier.Registration{Key: s.active(p), Node: s.node.ID(), Epoch: 40, Load: applier.LoadID{1}}), nil))
+	}
+	snap := must(s.node.Snapshot())
+	require.NoError(t, s.node.Close())
+	empty := newSite(t, crashfs.New())
+	n := must(empty.open(empty.fs))
+	defer n.Close()
+	require.NoError(t, n.Restore(t.Context(), snap))
+	for _, k := range n.Status().Keys {
+		require.Equal(t, uint16(41), k.Epoch)
+	}
+}
+
+// An entry that every replica had rejected, because it was in clear above the cutover,
+// took effect where it was looked through later.
+func TestCatchUpRejectsWhatWasRejected(t *testing.T) {
+	s := newSite(t, crashfs.New())
+	require.NoError(t, s.both())
+	inClear := must(s.node.NewRotation(s.ctx, key.Storage))
+	require.NoError(t, s.node.Close())
+	s.log = append(s.log, inClear)
+	n := must(s.open(s.fs))
+	defer n.Close()
+	_, err := n.Raft().Open(nil, uint64(len(s.log)), inClear)
+	require.ErrorIs(t, err, atrest.ErrRejected)
+	require.NoError(t, n.CatchUp(t.Context(), s.view(uint64(len(s.log)))))
+	require.Equal(t, s.pure.Digest(), n.State().Digest())
+}
+
+// The row of another node in the registry was taken for one's own.
+func TestForeignRowIsNotOnesOwn(t *testing.T) {
+	s := newSite(t, crashfs.New())
+	cfg := atrest.Config{Dir: dir, Name: "n1", KEK: s.set, Propose: noPropose}
+	require.NoError(t, s.begin())
+	twin := nodeid.ID(1<<40 | uint64(s.node.ID().Node16()))
+	e := must(applier.Generation2.Parse(must(s.node.NewBootstrap(s.ctx, []nodeid.Member{{ID: s.node.ID()}})))).(applier.Bootstrap)
+	for i := range e.Writers {
+		e.Writers[i].Node = twin
+	}
+	require.NoError(t, s.add(encoded(e), nil))
+	require.ErrorIs(t, s.node.Ready(s.ctx), guard.ErrCollision)
+	_, err := s.node.NewRegistration(key.Storage)
+	require.ErrorIs(t, err, applier.ErrCollision)
+	require.NoError(t, s.node.Close())
+	_, err = atrest.Open(t.Context(), cfg, atrest.WithFS(s.fs))
+	require.ErrorIs(t, err, guard.ErrCollision)
+	require.NotErrorIs(t, err, atrest.ErrRetry)
+}
+
+// A snapshot of a log that had forked was taken because it was authentic.
+func TestSnapshotOfAForkIsRefused(t *testing.T) {
+	s := newSite(t, crashfs.New())
+	require.NoError(t, s.both())
+	require.NoError(t, s.node.Close())
+	fork := func(fs *crashfs.FS) *atrest.Node {
+		n := must(s.open(fs))
+		require.NoError(t, n.CatchUp(t.Context(), s.view(uint64(len(s.log)))))
+		_, err := n.Apply(uint64(len(s.log))+1, must(n.NewRotation(t.Context(), key.Storage)))
+		require.NoError(t, err)
+		return n
+	}
+	one, two := fork(s.fs.Restart()), fork(s.fs.Restart())
+	defer one.Close()
+	defer two.Close()
+	state := one.State()
+	require.ErrorIs(t, one.Restore(t.Context(), must(two.Snapshot())), guard.ErrDivergence)
+	require.Same(t, state, one.State())
+}
+
+// A backup was refused by a host that has a log already, though nothing of it is older
+// than the new cluster.
+func TestImportIntoAHostThatHasALog(t *testing.T) {
+	old := newSite(t, crashfs.New())
+	require.NoError(t, old.both())
+	snap := must(old.node.Snapshot())
+	require.NoError(t, old.node.Close())
+	s := newSite(t, crashfs.New())
+	n := must(s.open(s.fs))
+	require.NoError(t, n.Import(t.Context(), snap))
+	v := atrest.View{Applied: 5000, First: 4001, HadKeys: true}
+	v.Entries = func(_ context.Context, _, to uint64, yield func(uint64, []byte) error) error {
+		return yield(to, []byte("not an entry"))
+	}
+	require.NoError(t, n.CatchUp(t.Context(), v))
+	require.ErrorIs(t, n.Import(t.Context(), snap), atrest.ErrOrder)
+	require.NoError(t, n.Close())
+	n = must(s.open(s.fs))
+	defer n.Close()
+	require.NoError(t, n.CatchUp(t.Context(), v), "nor by the next start")
+}
