@@ -22,7 +22,7 @@ func Fill(s *State, id key.ID, writers, gone, backups int) *State {
 	}
 	t.writers = append(append(append([]Writer{}, t.writers[:at]...), rows...), t.writers[at:]...)
 	for i := range gone {
-		t.gone = append(t.gone, nodeid.ID(1<<40+i))
+		t.gone = append(t.gone, nodeid.ID(1<<40)+nodeid.ID(i))
 	}
 	for i := range backups {
 		t.backups = append(t.backups, Backup{ID: BackupID{0xff, byte(i >> 8), byte(i)}, Index: t.index, Keys: []key.ID{id}})
