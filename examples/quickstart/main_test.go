@@ -163,13 +163,13 @@ func TestFirstAndSecondRun(t *testing.T) {
 		"skipped, because they are not regular files: 1",
 		"kek    " + s.kek + ", made by this run",
 		fmt.Sprintf("%d of %d files are equal", siteFiles, siteFiles),
-		"1000 samples (-seed 7)",
+		"1000 samples (-seed 7), the KEK and 3 DEKs: 0 hits",
 	} {
 		require.Contains(t, first.stdout, text)
 	}
 	require.Equal(t, strconv.Itoa(siteFiles), first.row(t, "files"))
 	require.Equal(t, "0", first.row(t, "mismatches"))
-	require.Equal(t, "2", first.row(t, "keys"))
+	require.Equal(t, "3", first.row(t, "keys"))
 	require.Equal(t, "0", first.row(t, "hits"))
 	require.Regexp(t, `^(9\d\d|1000) of 1000$`, first.row(t, "control hits"))
 	require.Regexp(t, `^\d+$`, first.row(t, "seal MB/s"))
@@ -187,7 +187,7 @@ func TestFirstAndSecondRun(t *testing.T) {
 		again.requireOK(t)
 		require.Contains(t, again.stdout, "filled by an earlier run: it is verified, nothing is sealed")
 		require.Equal(t, "-", again.row(t, "seal MB/s"))
-		require.Equal(t, "2", again.row(t, "keys"))
+		require.Equal(t, "3", again.row(t, "keys"))
 		require.Equal(t, "0", again.row(t, "hits"))
 		require.Regexp(t, `^(9\d\d|1000) of 1000$`, again.row(t, "control hits"))
 	}
@@ -324,6 +324,7 @@ func TestRefusals(t *testing.T) {
 		change func(s *site)
 		args   func(s site) []string
 		want   string
+		keys   bool // the key state was opened, which counts in keys.json
 	}{
 		{name: "no such -in", change: func(s *site) { s.in += "x" }, want: "inx does not exist"},
 		{name: "-in is a file", change: func(s *site) { s.in += "/large" }, want: "large is not a directory"},
@@ -355,18 +356,20 @@ func TestRefusals(t *testing.T) {
 			writeKEK(s.T, s.kek, 32, 0o600)
 		}, want: "out.kek is not the key that -out "},
 		{name: "changed keys.json", filled: true, change: func(s *site) {
-			edit(s.T, filepath.Join(s.out, sidecar.FileName), `"active": `, `"active": 1`)
+			edit(s.T, filepath.Join(s.out, sidecar.FileName), `"through": `, `"through": 1`)
 		}, want: "out cannot be opened: "},
 		{name: "keys.json of something else", filled: true, change: func(s *site) {
 			require.NoError(s, os.WriteFile(filepath.Join(s.out, sidecar.FileName), []byte("{}\n"), 0o600))
 		}, want: "out cannot be opened: "},
 		{name: "in use", filled: true, change: func(s *site) {
-			st := openTestStore(s.T, *s)
-			s.Cleanup(func() { require.NoError(s, st.close()) })
+			f, err := sidecar.Open(s.Context(), s.out, node, s.keks())
+			require.NoError(s, err)
+			s.Cleanup(func() { require.NoError(s, f.Close()) })
 		}, want: fmt.Sprintf("is in use by process %d", os.Getpid())},
+		{name: "store of the first version", change: func(s *site) { fillFirstVersion(*s) }, want: "is the store of another program, or of another version of this one"},
 		{name: "database without its manifest", filled: true, change: func(s *site) {
 			remove(s.T, filepath.Join(s.out, "db", "MANIFEST-*"))
-		}, want: "out cannot be opened: pebble: "},
+		}, want: "out cannot be opened: pebble: ", keys: true},
 		{name: "input gone", filled: true, change: func(s *site) { require.NoError(s, os.RemoveAll(s.in)) }, want: "in does not exist"},
 		{name: "unknown flag", args: func(s site) []string { return s.args("-compress") }, want: "-compress"},
 		{name: "argument", args: func(s site) []string { return s.args("more") }, want: `unexpected argument "more"`},
@@ -387,7 +390,12 @@ func TestRefusals(t *testing.T) {
 			}
 			before := tree(t, root)
 			quickstart(t, silent, args...).requireSentence(t, exitRefused, c.want)
-			require.Empty(t, changes(before, tree(t, root)))
+			changed := changes(before, tree(t, root))
+			if c.keys {
+				require.Equal(t, []string{filepath.Join(s.out, sidecar.FileName)}, changed)
+			} else {
+				require.Empty(t, changed)
+			}
 		})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -28,11 +27,12 @@ func deksOf(t *testing.T, s site) [][]byte {
 	st := openTestStore(t, s)
 	defer func() { require.NoError(t, st.close()) }()
 	var deks [][]byte
-	for _, row := range st.table.Keys {
-		_, dek, err := st.kek.UnwrapDEK(t.Context(), row.Container)
+	for k := range st.keys.Node().State().Keys() {
+		_, dek, err := st.kek.UnwrapDEK(t.Context(), k.Container)
 		require.NoError(t, err)
 		deks = append(deks, insecurekey.Bytes(dek))
 	}
+	require.Len(t, deks, 3)
 	return deks
 }
 
@@ -163,17 +163,25 @@ func TestHalfUnderEachKey(t *testing.T) {
 	for _, f := range in.files {
 		paths = append(paths, f.path)
 	}
-	require.Len(t, st.table.Keys, 2)
+	state := st.keys.Node().State()
+	first, ok := state.Former(key.Storage)
+	require.True(t, ok)
+	second, ok := state.Active(key.Storage)
+	require.True(t, ok)
 	for i, path := range paths {
 		h, err := envelope.ParseHeader(records{t, st.db}.get(kindFile, path))
 		require.NoError(t, err)
-		want := st.table.Keys[0].ID
+		want := first.ID
 		if i >= len(paths)/2 {
-			want = st.table.Keys[1].ID
+			want = second.ID
 		}
 		require.Equal(t, want, h.KeyID, path)
 	}
-	states := []key.State{st.table.Keys[0].State, st.table.Keys[1].State}
-	require.True(t, slices.Equal([]key.State{key.OpenOnly, key.Active}, states), "%v", states)
-	require.Equal(t, st.table.Keys[1].ID, st.table.Active)
+	states := make(map[key.ID]key.State)
+	for k := range state.Keys() {
+		states[k.ID] = k.State
+	}
+	raft, ok := state.Active(key.Raft)
+	require.True(t, ok)
+	require.Equal(t, map[key.ID]key.State{first.ID: key.OpenOnly, second.ID: key.Active, raft.ID: key.Active}, states)
 }
