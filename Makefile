@@ -26,7 +26,7 @@ demo: check-go ## seal a real directory into a database, read it back, look for 
 .PHONY: test
 test: check-go check-cc ## run every test of every module with the race detector, then in FIPS mode
 	$(call each,$(MODULES),CGO_ENABLED=1 $(GO) test -race -count=1 ./...)
-	$(call each,.,$(GO) test -tags planted -count=1 ./internal/sim -run Planted)
+	$(call each,.,$(GO) test -tags planted -count=1 ./applier ./internal/sim -run Planted)
 	@$(MAKE) --no-print-directory fips
 
 # The race detector finds nothing new here, so the root module goes without. The

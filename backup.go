@@ -88,17 +88,19 @@ func (n *Node) WriteBackup(ctx context.Context, w io.Writer, id applier.BackupID
 	return info, nil
 }
 
-// streamKey is the key of one new stream.
+// streamKey is the key of one new stream. It implements [stream.Keys].
 type streamKey struct {
 	id   key.ID
 	salt [keystore.StreamSalt]byte
 	key  key.DEK
 }
 
+// NewStreamKey returns the key.
 func (k streamKey) NewStreamKey() (key.ID, [keystore.StreamSalt]byte, key.DEK, error) {
 	return k.id, k.salt, k.key, nil
 }
 
+// StreamKey is for readers, of which there is none.
 func (k streamKey) StreamKey(id key.ID, _ [keystore.StreamSalt]byte) (key.DEK, error) {
 	return key.DEK{}, &keystore.KeyError{ID: id, Err: keystore.ErrUnknownKey}
 }

@@ -197,7 +197,7 @@ func (b *Backup) fill() {
 // end compares the digest, once all before it was given out.
 func (b *Backup) end() error {
 	digest := b.buf[b.from:b.to]
-	if len(digest) != sha256.Size || string(b.hash.Sum(nil)) != string(digest) {
+	if len(digest) != sha256.Size || !bytes.Equal(b.hash.Sum(nil), digest) {
 		return damaged{errors.New("atrest: its digest is not that of its data")}
 	}
 	b.info.Bytes = b.n

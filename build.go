@@ -27,7 +27,9 @@ func (n *Node) built(e applier.Entry) ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case o.Kind != applier.Applied:
+	case o.Kind == applier.Rejected:
+		return nil, o.Why
+	case o.Kind == applier.NoOp:
 		return nil, errors.Wrapf(o.Why, "atrest: %v would change nothing", o.Op)
 	}
 	return n.generation().Append(nil, e)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,6 +16,7 @@ import (
 	"github.com/atrestdb/atrest/kek/kektest"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/nodeid"
+	"github.com/atrestdb/atrest/sidecar"
 )
 
 // site is one node, its disk, and the log that it applies, by hand.
@@ -31,6 +33,7 @@ type site struct {
 	values map[string]value     // by location
 	snap   []byte               // of another node, or another cluster
 	op     func(s *site) error  // what is tried
+	before *applier.State       // until then
 	opens  func(s *site) uint64 // index from which the host has to replay at least
 }
 
@@ -241,7 +244,9 @@ var crashes = map[string]func(s *site) error{
 		err := s.both()
 		s.note()
 		s.op = func(s *site) error { return s.begin() }
-		return errors.Join(err, s.node.Close())
+		err = errors.Join(err, s.node.Close())
+		s.node = nil
+		return err
 	},
 	"first open": func(s *site) error {
 		s.log = [][]byte{[]byte("old"), []byte("old too")}
@@ -256,6 +261,10 @@ var crashes = map[string]func(s *site) error{
 // taken twice, and what was sealed before opens.
 func TestCrashes(t *testing.T) {
 	t.Parallel()
+	var points, states atomic.Int64
+	t.Cleanup(func() {
+		t.Logf("%d kinds of changes: %d faults, %d states, each with the log from everywhere", len(crashes), points.Load(), states.Load())
+	})
 	for name, get := range crashes {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -267,17 +276,39 @@ func TestCrashes(t *testing.T) {
 			}
 			report, err := crashfs.Scenario{
 				Setup: setup,
-				Op: func(fs *crashfs.FS) error {
-					defer func() { s.note(); closeNode(s) }()
-					return s.op(s)
-				},
+				Op:    func(*crashfs.FS) error { return s.try() },
 				Check: func(fs *crashfs.FS, o crashfs.Outcome) error { return s.after(fs, o) },
 				Limit: 24,
 			}.Run()
 			t.Log(report)
+			points.Add(int64(report.Points))
+			states.Add(int64(report.States))
 			require.NoError(t, err)
 		})
 	}
+}
+
+// try makes the attempt. One that fails has changed nothing that anybody can see, and
+// where its outcome is unknown the node changes nothing more.
+func (s *site) try() error {
+	defer closeNode(s)
+	defer s.note()
+	if s.node != nil {
+		s.before = s.node.State()
+	}
+	err := s.op(s)
+	if err == nil || s.before == nil {
+		return err
+	}
+	if s.node.State() != s.before {
+		s.t.Errorf("it failed, and the state changed: %v", err)
+	}
+	if errors.Is(err, sidecar.ErrPoisoned) {
+		if again := s.op(s); !errors.Is(again, sidecar.ErrPoisoned) {
+			s.t.Errorf("the outcome is unknown, and the next attempt gives %v", again)
+		}
+	}
+	return err
 }
 
 // closeNode ends a process that may have lost its disk.
@@ -307,6 +338,9 @@ func (s *site) replay(fs *crashfs.FS, from uint64, o crashfs.Outcome) error {
 	defer n.Close()
 	if got := n.State(); o.Acknowledged() && got.Index() < s.pure.Index() {
 		return fmt.Errorf("acknowledged, and the state is at %d, want %d", got.Index(), s.pure.Index())
+	}
+	if known := o.Returned && o.Err != nil && !errors.Is(o.Err, sidecar.ErrPoisoned); known && s.before != nil && n.State().Digest() != s.before.Digest() {
+		return errors.New("it failed, and it took place")
 	}
 	v := s.view(from)
 	if s.opens != nil && o.Acknowledged() {

@@ -111,14 +111,9 @@ func (n *Node) openFile(ctx context.Context, dir string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		n.fresh = true
 		file, err = sidecar.Create(ctx, dir, uint64(n.id), n.keks, sidecar.WithFS(n.opts.fsys))
-		if err != nil {
-			if why := guard.Filesystem(n.opts.fsys, dir); errors.Is(why, guard.ErrFilesystem) {
-				return why // which is what Create met
-			}
-		}
 	}
 	if err != nil {
-		return guard.Sidecar(err)
+		return n.refused(guard.Sidecar(err), dir)
 	}
 	n.file = file
 	return nil
@@ -135,6 +130,18 @@ func (n *Node) stored() (*applier.State, error) {
 		err = errors.Newf("it is of %v, and this node runs in %v", s.Generation(), n.generation())
 	}
 	return s, errors.Wrapf(err, "atrest: the key state in %s", n.file.Path())
+}
+
+// refused finds out whether an error that is no refusal is what a file system says
+// that cannot keep files durable.
+func (n *Node) refused(err error, dir string) error {
+	if errors.As(err, new(*guard.Refusal)) {
+		return err
+	}
+	if why := guard.Filesystem(n.opts.fsys, dir); errors.Is(why, guard.ErrFilesystem) {
+		return why
+	}
+	return err
 }
 
 // checkRows compares what the registry says about this node with what its own

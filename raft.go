@@ -80,16 +80,16 @@ func (r *Raft) Open(dst []byte, index uint64, data []byte) ([]byte, error) {
 		}
 		return append(dst, data...), nil
 	}
-	for {
+	out, err := n.openFrame(dst, index, data)
+	for n.awaited(err) {
 		ch := n.change()
-		out, err := n.openFrame(dst, index, data)
-		if n.awaited(err) {
-			if err = n.wait(context.Background(), ch); err == nil {
-				continue
+		if out, err = n.openFrame(dst, index, data); n.awaited(err) {
+			if err := n.wait(context.Background(), ch); err != nil {
+				return nil, err
 			}
 		}
-		return out, err
 	}
+	return out, err
 }
 
 func (n *Node) aboveCutover(index uint64) bool {

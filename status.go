@@ -122,7 +122,7 @@ func (n *Node) phaseText() string {
 // String is the status in a few lines.
 func (s Status) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "node %s, %s, cluster %s at %d\n", nodeid.Member{Name: s.Name, ID: s.Node}, s.Phase, s.Cluster, s.Index)
+	fmt.Fprintf(&b, "%s, %s, cluster %s at %d\n", nodeid.Member{Name: s.Name, ID: s.Node}, s.Phase, s.Cluster, s.Index)
 	for _, k := range s.Keys {
 		fmt.Fprintf(&b, "%v key %s: %v, %d seals, %d bytes", k.Purpose, k.ID, k.State, k.Usage.Seals, k.Usage.Bytes)
 		if k.Suite != 0 {

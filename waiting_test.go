@@ -1,11 +1,29 @@
 package atrest_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io/fs"
+	"math"
+	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/atrestdb/atrest"
+	"github.com/atrestdb/atrest/applier"
+	"github.com/atrestdb/atrest/envelope"
+	"github.com/atrestdb/atrest/guard"
+	"github.com/atrestdb/atrest/internal/crashfs"
+	"github.com/atrestdb/atrest/internal/durable"
+	"github.com/atrestdb/atrest/kek"
+	"github.com/atrestdb/atrest/kek/kektest"
 	"github.com/atrestdb/atrest/key"
+	"github.com/atrestdb/atrest/keystore"
 )
 
 // A key that arrives late counts what was used of it, and not what was only
@@ -21,5 +39,535 @@ func TestUsageOfAKeyThatArrivesLate(t *testing.T) {
 			require.NoError(t, m.restart())
 			require.Equal(t, uint64(1<<20), m.status(k.ID).Usage.Seals, "%s: a chunk was reserved", m.name)
 		}
+	})
+}
+
+// slowDisk waits with each sync of a file until it is let go.
+type slowDisk struct {
+	*crashfs.FS
+	slow atomic.Pointer[chan struct{}]
+}
+
+func (d *slowDisk) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	f, err := d.FS.OpenFile(name, flag, perm)
+	return slowFile{f, d}, err
+}
+
+type slowFile struct {
+	durable.File
+	d *slowDisk
+}
+
+func (f slowFile) Sync() error {
+	if ch := f.d.slow.Load(); ch != nil {
+		<-*ch
+	}
+	return f.File.Sync()
+}
+
+// While a change of keys is on its way to a slow disk, values and payloads are sealed
+// and opened.
+func TestSealsDoNotWaitForTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, crashfs.New())
+		require.NoError(t, s.both())
+		require.NoError(t, s.node.Close())
+		disk := &slowDisk{FS: s.fs}
+		n := must(atrest.Open(t.Context(), atrest.Config{Dir: dir, Name: "n1", KEK: s.set, Propose: noPropose}, atrest.WithFS(disk)))
+		defer n.Close()
+		require.NoError(t, n.CatchUp(t.Context(), s.view(uint64(len(s.log)))))
+		entry := must(n.NewRotation(t.Context(), key.Storage))
+		ch := make(chan struct{})
+		disk.slow.Store(&ch)
+		applied := make(chan error)
+		go func() {
+			_, err := n.Apply(uint64(len(s.log)+1), entry)
+			applied <- err
+		}()
+		synctest.Wait()
+		out, sealed, err := n.Storage().Seal(nil, []byte("v"), []byte("k"))
+		require.NoError(t, err)
+		_, err = n.Storage().Open(nil, out, []byte("k"), sealed)
+		require.NoError(t, err)
+		payload, err := n.Raft().Seal(nil, []byte("p"))
+		require.NoError(t, err)
+		_, err = n.Raft().Open(nil, 100, payload)
+		require.NoError(t, err)
+		close(ch)
+		require.NoError(t, <-applied)
+	})
+}
+
+// down makes a member's KEKs unreachable.
+func (m *member) down() {
+	for _, k := range m.keks {
+		k.FailNext(math.MaxInt, kek.ErrUnreachable)
+	}
+}
+
+func (m *member) heal() {
+	for _, k := range m.keks {
+		k.Heal()
+	}
+}
+
+// keyOf is the key that a value is sealed under.
+func keyOf(env []byte) key.ID { return must(envelope.ParseHeader(env)).KeyID }
+
+// While a new key is not there, values are sealed under the one before; never once that
+// one is stopped. Then they wait, and go on when the key arrives.
+func TestValuesWhileAKeyIsMissing(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ms := w.bootstrapped("n1", "n2")
+		n1, n2 := ms[0], ms[1]
+		old := n2.active(key.Storage)
+		n2.down()
+		w.commit(n1, must(n1.node.NewRotation(t.Context(), key.Storage)))
+		values := n2.node.Storage()
+		out, sealed, err := values.Seal(nil, []byte("v"), []byte("k"))
+		require.NoError(t, err)
+		require.True(t, sealed)
+		require.Equal(t, old, keyOf(out))
+		w.used("n2", out, sealed)
+		require.Nil(t, n2.status(old).Missing)
+		require.NotNil(t, n2.status(n2.active(key.Storage)).Missing)
+
+		w.commit(n1, must(n1.node.NewStop(old)))
+		ctx, cancel := contextOver(t)
+		defer cancel()
+		_, _, err = values.SealContext(ctx, nil, []byte("v"), []byte("k"))
+		require.ErrorIs(t, err, atrest.ErrRetry)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		_, err = values.Open(nil, out, []byte("k"), sealed)
+		require.NoError(t, err, "a stopped key opens")
+
+		waiting := make(chan []byte)
+		go func() {
+			out, _, _ := values.Seal(nil, []byte("v"), []byte("k"))
+			waiting <- out
+		}()
+		w.advance(time.Hour)
+		select {
+		case out := <-waiting:
+			t.Fatalf("sealed under %s", keyOf(out))
+		default:
+		}
+		n2.heal()
+		w.advance(time.Minute)
+		require.Equal(t, n2.active(key.Storage), keyOf(<-waiting))
+		require.True(t, n2.node.Status().Serving)
+	})
+}
+
+// Raft payloads too are sealed under the key before, or not at all; a payload under a
+// key that is missing is waited for.
+func TestPayloadsWhileAKeyIsMissing(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ms := w.bootstrapped("n1", "n2")
+		n1, n2 := ms[0], ms[1]
+		old := n2.active(key.Raft)
+		n2.down()
+		i := w.commit(n1, must(n1.node.NewRotation(t.Context(), key.Raft)))
+		require.Equal(t, i, n2.disk.applied, "the registrations above it are sealed under the new key")
+		require.Greater(t, n1.disk.applied, i)
+		sealed, err := n2.node.Raft().Seal(nil, []byte("p"))
+		require.NoError(t, err)
+		require.Equal(t, old, keyOf(sealed[4:]))
+
+		n2.heal()
+		w.advance(time.Minute)
+		require.Equal(t, n1.disk.applied, n2.disk.applied)
+		require.Equal(t, old, keyOf(sealed[4:]))
+		opened, err := n1.node.Raft().Open(nil, 100, sealed)
+		require.NoError(t, err)
+		require.Equal(t, "p", string(opened))
+
+		// The stop comes before the key.
+		old = n2.active(key.Raft)
+		n2.down()
+		rotation := must(n1.node.NewRotation(t.Context(), key.Raft))
+		w.hold = true
+		w.commit(n1, rotation)
+		before := must(n2.node.Raft().Seal(nil, []byte("before the stop")))
+		_, err = n2.node.Apply(uint64(len(w.log))+1, must(n1.node.NewStop(old)))
+		require.NoError(t, err)
+		_, err = n2.node.Raft().Seal(nil, []byte("p"))
+		require.ErrorIs(t, err, atrest.ErrRetry)
+		_, err = n2.node.Raft().Open(nil, uint64(len(w.log))+2, before)
+		require.ErrorIs(t, err, atrest.ErrRejected, "it lies above the stop")
+		got, err := n2.node.Raft().Open(nil, uint64(len(w.log)), before)
+		require.NoError(t, err)
+		require.Equal(t, "before the stop", string(got))
+	})
+}
+
+// Who waits is let go when the node closes.
+func TestWaitersEndWithTheNode(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ms := w.started("n1", "n2")
+		n1, n2 := ms[0], ms[1]
+		n2.down()
+		w.hold = true
+		w.commit(n1, must(n1.node.NewBootstrap(t.Context(), w.ids())))
+		w.commit(n1, must(n1.node.NewEnableStorage()))
+		w.commit(n1, must(n1.node.NewEnableRaft()))
+		out, sealed, err := n1.node.Storage().Seal(nil, []byte("v"), []byte("k"))
+		require.NoError(t, err)
+		payload, err := n1.node.Raft().Seal(nil, []byte("p"))
+		require.NoError(t, err)
+		errs := make(chan error)
+		go func() { _, _, err := n2.node.Storage().Seal(nil, []byte("v"), []byte("k")); errs <- err }()
+		go func() { _, err := n2.node.Storage().Open(nil, out, []byte("k"), sealed); errs <- err }()
+		go func() { _, err := n2.node.Raft().Open(nil, 100, payload); errs <- err }()
+		w.advance(time.Hour)
+		go func() { errs <- n2.node.Close() }()
+		closed := 0
+		for range 4 {
+			if err := <-errs; err != nil {
+				require.ErrorIs(t, err, atrest.ErrClosed)
+				closed++
+			}
+		}
+		require.Equal(t, 3, closed)
+		_, err = n2.node.Apply(100, []byte("\xa7EN\x02\x03\x02"))
+		require.ErrorIs(t, err, atrest.ErrClosed)
+	})
+}
+
+// Keys are made while a member cannot unwrap any: it has no key before, so it seals
+// nothing, never in clear, and has no snapshot to give.
+func TestFirstKeysDuringAnOutage(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ms := w.started("n1", "n2")
+		n1, n2 := ms[0], ms[1]
+		n2.down()
+		w.commit(n1, must(n1.node.NewBootstrap(t.Context(), w.ids())))
+		_, err := n2.node.Snapshot()
+		require.ErrorIs(t, err, atrest.ErrRetry)
+		w.put(n1, "clear", "1")
+		w.commit(n1, must(n1.node.NewEnableStorage()))
+		i := w.put(n1, "a", "2")
+		require.Equal(t, i-1, n2.disk.applied)
+		n2.heal()
+		w.advance(time.Minute)
+		require.Equal(t, i, n2.disk.applied)
+		require.True(t, n2.disk.store["a"].sealed)
+		_, err = n2.node.Snapshot()
+		require.NoError(t, err)
+	})
+}
+
+// scripted is a KEK whose answers depend on the key that is to be unwrapped: 0 is the
+// file key.
+type scripted struct {
+	*kektest.KEK
+	keys   []key.ID
+	answer func(id key.ID) error
+}
+
+func (k *scripted) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
+	if err := k.answer(k.which(ad)); err != nil {
+		return nil, err
+	}
+	return k.KEK.Unwrap(ctx, wrapped, ad)
+}
+
+// which finds the id of a key in what its wrap is bound to.
+func (k *scripted) which(ad []byte) key.ID {
+	for _, id := range k.keys {
+		if bytes.Contains(ad, binary.BigEndian.AppendUint32(nil, uint32(id))) {
+			return id
+		}
+	}
+	return 0
+}
+
+// startWith starts a site's node with a KEK that answers as a function says for the
+// keys of a state.
+func (s *site) startWith(of *applier.State, answer func(id key.ID) error) (*atrest.Node, error) {
+	k := &scripted{KEK: kektest.New("kms:a"), answer: answer}
+	for held := range of.Keys() {
+		k.keys = append(k.keys, held.ID)
+	}
+	s.set = must(kek.NewSet(k))
+	return s.open(s.fs)
+}
+
+// outage is a KEK that answers for some keys only, until it is over.
+type outage struct {
+	only []key.ID
+	over atomic.Bool
+}
+
+func (o *outage) answer(id key.ID) error {
+	if o.over.Load() || slices.Contains(o.only, id) {
+		return nil
+	}
+	return kek.ErrUnreachable
+}
+
+func missing(n *atrest.Node) (ids []key.ID) {
+	for _, k := range n.Status().Keys {
+		if k.Missing != nil {
+			ids = append(ids, k.ID)
+		}
+	}
+	return ids
+}
+
+// A start needs one active key: with none it is tried again, with one it goes on, and
+// the rest arrives later.
+func TestOpenDuringAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, crashfs.New())
+		rotated(t, s, 3)
+		_, err := s.startWith(s.pure, (&outage{}).answer)
+		require.ErrorIs(t, err, atrest.ErrRetry, "not even the file key")
+		for k := range s.pure.Keys() {
+			o := &outage{only: []key.ID{0, k.ID}}
+			n, err := s.startWith(s.pure, o.answer)
+			if k.State != key.Active {
+				require.ErrorIs(t, err, atrest.ErrRetry)
+				require.ErrorIs(t, err, guard.ErrKEKUnreachable)
+				continue
+			}
+			require.NoError(t, err)
+			require.Len(t, missing(n), 4)
+			ctx, cancel := contextOver(t)
+			defer cancel()
+			_, _, err = n.Storage().SealContext(ctx, nil, []byte("v"), []byte("k"))
+			if k.Purpose == key.Storage {
+				require.NoError(t, err)
+			} else {
+				require.ErrorIs(t, err, atrest.ErrRetry)
+			}
+			_, err = n.Raft().Seal(nil, []byte("p"))
+			if k.Purpose == key.Raft {
+				require.NoError(t, err)
+			} else {
+				require.ErrorIs(t, err, atrest.ErrRetry)
+			}
+			o.over.Store(true)
+			<-time.After(time.Minute)
+			require.Empty(t, missing(n))
+			require.NoError(t, n.Close())
+		}
+	})
+}
+
+// A KEK that does not open some keys and never will is refused, and always with the
+// same words: the lowest key's.
+func TestOpenWithTheWrongKEK(t *testing.T) {
+	s := newSite(t, crashfs.New())
+	rotated(t, s, 5)
+	var ids []key.ID
+	for k := range s.pure.Keys() {
+		ids = append(ids, k.ID)
+	}
+	for lowest := range ids { // the ones before it open, or are out of reach
+		for _, before := range []error{nil, kek.ErrUnreachable, kek.ErrDenied} {
+			_, err := s.startWith(s.pure, func(id key.ID) error {
+				switch {
+				case id == 0:
+					return nil
+				case id < ids[lowest]:
+					return before
+				}
+				return kek.ErrWrongKey
+			})
+			var refusal *guard.Refusal
+			require.ErrorAs(t, err, &refusal)
+			require.ErrorIs(t, err, guard.ErrKEKMismatch)
+			require.NotErrorIs(t, err, atrest.ErrRetry)
+			require.Equal(t, ids[lowest], refusal.Key)
+		}
+	}
+}
+
+// A snapshot that cannot be authenticated at the moment changes nothing, and is taken
+// once it can be. With a key that is loaded no KEK is asked.
+func TestRestoreDuringAnOutage(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ms := w.bootstrapped("n1", "n2")
+		n1, n2 := ms[0], ms[1]
+		w.put(n1, "a", "1")
+		n2.apart = true
+		w.commit(n1, must(n1.node.NewRotation(t.Context(), key.Raft)))
+		require.NoError(t, n1.snapshot())
+		index := n1.node.State().Index()
+
+		n2.down()
+		calls := n2.keks[0].Calls()
+		require.NoError(t, n2.install(n1), "its MAC is under a key that n2 has")
+		require.Equal(t, index, n2.node.State().Index())
+		require.Equal(t, calls.Done, n2.keks[0].Calls().Done)
+
+		n3 := w.join("n3")[0]
+		require.NoError(t, n3.open(false))
+		n3.down()
+		state := n3.node.State()
+		n3.fs.FailAt(0, nil, crashfs.None)
+		require.ErrorIs(t, n3.node.Restore(t.Context(), n1.disk.snap.part), atrest.ErrRetry)
+		require.Same(t, state, n3.node.State())
+		require.Empty(t, n3.fs.Ops(), "nothing was written")
+		require.Empty(t, n3.node.Status().Keys)
+		n3.heal()
+		require.NoError(t, n3.install(n1))
+		got, err := n3.get("a")
+		require.NoError(t, err)
+		require.Equal(t, "1", got)
+	})
+}
+
+// A snapshot whose MAC key opens and others do not is taken; the others arrive later.
+func TestRestoreWithSomeKeysMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := newSite(t, crashfs.New())
+		require.NoError(t, old.both())
+		for range 3 {
+			require.NoError(t, old.add(old.node.NewRotation(old.ctx, key.Storage)))
+		}
+		snap := must(old.node.Snapshot())
+		require.NoError(t, old.node.Close())
+		for k := range old.pure.Keys() {
+			s := newSite(t, crashfs.New())
+			o := &outage{only: []key.ID{0, k.ID}}
+			n, err := s.startWith(old.pure, o.answer)
+			require.NoError(t, err)
+			err = n.Restore(s.ctx, snap)
+			if k.State == key.Active && k.Purpose == key.Storage {
+				require.NoError(t, err)
+				require.Len(t, missing(n), old.pure.Len()-1)
+				o.over.Store(true)
+				<-time.After(time.Minute)
+			} else {
+				require.ErrorIs(t, err, atrest.ErrRetry)
+				require.False(t, n.State().Bootstrapped())
+				o.over.Store(true)
+				require.NoError(t, n.Restore(s.ctx, snap))
+			}
+			require.Empty(t, missing(n))
+			for k, v := range old.values {
+				_, err := n.Storage().Open(nil, v.out, []byte(k), v.sealed)
+				require.NoError(t, err)
+			}
+			require.NoError(t, n.Close())
+		}
+	})
+}
+
+// An import during an outage changes nothing and can be repeated.
+func TestImportDuringAnOutage(t *testing.T) {
+	old := newSite(t, crashfs.New())
+	require.NoError(t, old.both())
+	snap := must(old.node.Snapshot())
+	require.NoError(t, old.node.Close())
+	s := newSite(t, crashfs.New())
+	k := kektest.New("kms:a")
+	s.set = must(kek.NewSet(k))
+	n := must(s.open(s.fs))
+	defer n.Close()
+	s.fs.FailAt(0, nil, crashfs.None)
+	k.FailNext(1, kek.ErrUnreachable)
+	require.ErrorIs(t, n.Import(s.ctx, snap), atrest.ErrRetry)
+	require.False(t, n.State().Bootstrapped())
+	require.Empty(t, s.fs.Ops())
+	require.NoError(t, n.Import(s.ctx, snap))
+	require.True(t, n.State().Bootstrapped())
+}
+
+// A rewrap to a KEK that a member can reach brings the key that it is missing, at once.
+func TestRewrapBringsAMissingKey(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ms := w.bootstrapped("n1", "n2")
+		n1, n2 := ms[0], ms[1]
+		near := kektest.New("kms:near")
+		n2.keks = append(n2.keks, near)
+		require.NoError(t, n2.restart())
+		n2.keks[0].FailNext(math.MaxInt, kek.ErrUnreachable)
+		w.commit(n1, must(n1.node.NewRotation(t.Context(), key.Storage)))
+		w.advance(time.Hour)
+		id := n2.active(key.Storage)
+		require.NotNil(t, n2.status(id).Missing)
+
+		n1.keks = append(n1.keks, near)
+		require.NoError(t, n1.restart())
+		entries := must(n1.node.NewRewrap(t.Context()))
+		began := time.Now()
+		for _, e := range entries {
+			w.commit(n1, e)
+		}
+		require.Nil(t, n2.status(id).Missing)
+		require.Zero(t, time.Since(began))
+	})
+}
+
+// A registration that does not go through is tried again, at longer and longer
+// distances, and nothing waits for it.
+func TestRegistrationBacksOff(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.hold = true // nothing that a node proposes reaches the log
+		ms := w.started("n1")
+		n1 := ms[0]
+		w.commit(n1, must(n1.node.NewBootstrap(t.Context(), w.ids())))
+		w.commit(n1, must(n1.node.NewEnableStorage()))
+		w.put(n1, "a", "1")
+		w.advance(10 * time.Minute)
+		var last time.Duration
+		failures := 0
+		for _, e := range n1.seen {
+			if f, ok := e.(atrest.RegistrationFailed); ok {
+				failures++
+				require.ErrorIs(t, f.Err, context.DeadlineExceeded)
+				last = f.Again
+				require.LessOrEqual(t, last, 5*time.Second)
+			}
+		}
+		require.Greater(t, last, time.Second)
+		require.InDelta(t, 600/9, failures, 15, "five seconds for a proposal, and up to five between them")
+		require.False(t, n1.status(n1.active(key.Storage)).Registered)
+		w.hold = false
+		w.settle()
+		for range 12 {
+			w.advance(time.Second)
+		}
+		require.True(t, n1.status(n1.active(key.Storage)).Registered)
+		require.True(t, n1.status(n1.active(key.Raft)).Registered)
+	})
+}
+
+// With several groups a value may name a key whose entry is still to come: opening it
+// waits. With one it is an error at once.
+func TestOpenOfAKeyThatIsStillToCome(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ms := w.join("n1", "n2", "n3")
+		n1, n2, n3 := ms[0], ms[1], ms[2]
+		n2.opts = append(n2.opts, atrest.WithSeveralGroups())
+		for _, m := range ms {
+			require.NoError(t, m.start())
+		}
+		w.commit(n1, must(n1.node.NewBootstrap(t.Context(), w.ids())))
+		w.commit(n1, must(n1.node.NewEnableStorage()))
+		n2.apart, n3.apart = true, true
+		w.commit(n1, must(n1.node.NewRotation(t.Context(), key.Storage)))
+		out, sealed, err := n1.node.Storage().Seal(nil, []byte("v"), []byte("k"))
+		require.NoError(t, err)
+		_, err = n3.node.Storage().Open(nil, out, []byte("k"), sealed)
+		require.ErrorIs(t, err, keystore.ErrUnknownKey)
+		ctx, cancel := contextOver(t)
+		defer cancel()
+		_, err = n2.node.Storage().OpenContext(ctx, nil, out, []byte("k"), sealed)
+		require.ErrorIs(t, err, atrest.ErrRetry)
+		opened := make(chan string)
+		go func() {
+			v, _ := n2.node.Storage().Open(nil, out, []byte("k"), sealed)
+			opened <- string(v)
+		}()
+		w.advance(time.Second)
+		n2.apart = false
+		w.settle()
+		require.Equal(t, "v", <-opened)
+		_, err = n2.node.NewEnableRaft()
+		require.ErrorIs(t, err, atrest.ErrConfig)
 	})
 }

@@ -3,6 +3,7 @@ package applier
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cockroachdb/errors"
 
@@ -22,7 +23,9 @@ func (s *State) ApplyBytes(index uint64, entry []byte) (*State, Outcome, error) 
 	}
 	e, err := s.gen.Parse(entry)
 	if errors.Is(err, ErrMalformed) {
-		return s, Outcome{Kind: Rejected, Why: &Rejection{Reason: ErrMalformed, Detail: err.Error()}}, nil
+		// The rejection says the rest itself.
+		detail := strings.TrimSuffix(strings.TrimPrefix(err.Error(), "applier: "), ": "+ErrMalformed.Error())
+		return s, Outcome{Kind: Rejected, Why: &Rejection{Reason: ErrMalformed, Detail: detail}}, nil
 	}
 	if err != nil {
 		return s, Outcome{}, err

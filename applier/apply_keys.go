@@ -22,8 +22,11 @@ func (t *transition) bootstrap(e Bootstrap) error {
 	}
 	if t.next.gen != Generation1 {
 		h, err := t.next.header(e.Storage.Wrap)
-		if err != nil || h.Cluster.IsZero() {
-			return t.rejectf(ErrContainer, e.Storage.ID, 0, "it names no cluster: %v", err)
+		switch {
+		case err != nil:
+			return t.rejectf(ErrContainer, e.Storage.ID, 0, "%v", err)
+		case h.Cluster.IsZero():
+			return t.rejectf(ErrContainer, e.Storage.ID, 0, "it names no cluster")
 		}
 		t.next.cluster = h.Cluster
 	}

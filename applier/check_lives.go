@@ -70,7 +70,7 @@ func checkLine(keys []*Key, origin uint64) error {
 func (k *Key) checkLife(now uint64) error {
 	last := k.Created
 	for _, step := range [...]struct {
-		index    uint64
+		index     uint64
 		must, may bool
 	}{
 		{k.Retired, false, k.State != key.Active},

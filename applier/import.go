@@ -36,8 +36,8 @@ func Import(old *State, cluster key.ClusterID, rewrapped []WrappedKey, storage, 
 			return nil, err
 		}
 	}
-	for id := range wraps {
-		return nil, errors.Wrapf(ErrImport, "applier: it has no key %s to wrap anew", id)
+	if len(wraps) > 0 {
+		return nil, errors.Wrapf(ErrImport, "applier: %d keys are wrapped anew that it does not have", len(wraps))
 	}
 	for _, p := range [...]struct {
 		w WrappedKey

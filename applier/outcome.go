@@ -115,7 +115,10 @@ type Rejection struct { //nolint:errname // It is an outcome, which every replic
 }
 
 func (r *Rejection) Error() string {
-	text := fmt.Sprintf("applier: %v rejected", r.Op)
+	text := "applier: entry rejected"
+	if r.Op != 0 {
+		text = fmt.Sprintf("applier: %v rejected", r.Op)
+	}
 	if r.Key != 0 {
 		text += fmt.Sprintf(": key %s", r.Key)
 	}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 
+	"github.com/atrestdb/atrest/examples/internal/bars"
+	"github.com/atrestdb/atrest/guard"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/key/insecurekey"
 	"github.com/atrestdb/atrest/sidecar"
@@ -17,7 +19,7 @@ type job struct {
 	in, out, kek string
 	seed         uint64
 	stdout       io.Writer
-	progress     progress
+	progress     bars.Start
 
 	input    *input
 	samples  []sample
@@ -138,8 +140,10 @@ func (j *job) open(ctx context.Context) (*store, error) {
 		return nil, fmt.Errorf("-kek %s cannot be used: %w", j.kek, reason(source.Err))
 	case errors.As(err, &locked):
 		return nil, fmt.Errorf("-out %s is in use by process %d", j.out, locked.PID)
-	case errors.Is(err, kek.ErrWrongKey):
+	case errors.Is(err, guard.ErrKEKMismatch):
 		return nil, fmt.Errorf("-kek %s is not the key that -out %s was sealed under", j.kek, j.out)
+	case errors.Is(err, guard.ErrOtherNode):
+		return nil, fmt.Errorf("-out %s is the store of another program, or of another version of this one, so nothing was written there", j.out)
 	case err != nil:
 		return nil, fmt.Errorf("-out %s cannot be opened: %w", j.out, err)
 	}
@@ -201,12 +205,12 @@ func (j *job) secrets(ctx context.Context, s *store) ([]pattern, error) {
 		return nil, err
 	}
 	ps := keyPatterns("the KEK", raw)
-	for _, row := range s.table.Keys {
-		h, dek, err := s.kek.UnwrapDEK(ctx, row.Container)
+	for k := range s.keys.Node().State().Keys() {
+		_, dek, err := s.kek.UnwrapDEK(ctx, k.Container)
 		if err != nil {
 			return nil, err
 		}
-		ps = append(ps, keyPatterns("DEK "+h.ID.String(), insecurekey.Bytes(dek))...)
+		ps = append(ps, keyPatterns("DEK "+k.ID.String(), insecurekey.Bytes(dek))...)
 		j.report.keys++
 	}
 	return ps, nil

@@ -31,6 +31,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/atrestdb/atrest/examples/internal/bars"
 )
 
 const (
@@ -44,13 +46,13 @@ var errFailed = errors.New("FAILED")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr, terminalProgress(os.Stderr))
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr, bars.Terminal(os.Stderr))
 	stop()
 	os.Exit(code)
 }
 
 // run is the program without its process.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer, p progress) int {
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, p bars.Start) int {
 	j := job{stdout: stdout, progress: p}
 	err := j.parse(args)
 	if err == nil {

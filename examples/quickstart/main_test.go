@@ -20,6 +20,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/stretchr/testify/require"
 
+	"github.com/atrestdb/atrest/examples/internal/bars"
 	"github.com/atrestdb/atrest/sidecar"
 )
 
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 }
 
 func runWith(mode string) int {
-	progress := terminalProgress(os.Stderr)
+	progress := bars.Terminal(os.Stderr)
 	mishap, at, _ := strings.Cut(mode, "@")
 	phase, step, _ := strings.Cut(at, "/")
 	n, _ := strconv.Atoi(step)
@@ -74,7 +75,7 @@ type result struct {
 	stdout, stderr string
 }
 
-func quickstart(t *testing.T, p progress, args ...string) result {
+func quickstart(t *testing.T, p bars.Start, args ...string) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), args, &stdout, &stderr, p)
@@ -148,7 +149,7 @@ func (s site) args(more ...string) []string {
 
 func (s site) filled(t *testing.T) site {
 	t.Helper()
-	quickstart(t, silent, s.args()...).requireOK(t)
+	quickstart(t, bars.Silent, s.args()...).requireOK(t)
 	return s
 }
 
@@ -156,20 +157,20 @@ func TestFirstAndSecondRun(t *testing.T) {
 	s := newSite(t)
 	require.NoError(t, os.Symlink("large", filepath.Join(s.in, "link")))
 
-	first := quickstart(t, silent, s.args("-seed", "7")...)
+	first := quickstart(t, bars.Silent, s.args("-seed", "7")...)
 	first.requireOK(t)
 	for _, text := range []string{
 		fmt.Sprintf("in     %s: %d files, ", s.in, siteFiles),
 		"skipped, because they are not regular files: 1",
 		"kek    " + s.kek + ", made by this run",
 		fmt.Sprintf("%d of %d files are equal", siteFiles, siteFiles),
-		"1000 samples (-seed 7)",
+		"1000 samples (-seed 7), the KEK and 3 DEKs: 0 hits",
 	} {
 		require.Contains(t, first.stdout, text)
 	}
 	require.Equal(t, strconv.Itoa(siteFiles), first.row(t, "files"))
 	require.Equal(t, "0", first.row(t, "mismatches"))
-	require.Equal(t, "2", first.row(t, "keys"))
+	require.Equal(t, "3", first.row(t, "keys"))
 	require.Equal(t, "0", first.row(t, "hits"))
 	require.Regexp(t, `^(9\d\d|1000) of 1000$`, first.row(t, "control hits"))
 	require.Regexp(t, `^\d+$`, first.row(t, "seal MB/s"))
@@ -183,11 +184,11 @@ func TestFirstAndSecondRun(t *testing.T) {
 
 	// Again, once with the input named and once from what the store says.
 	for _, args := range [][]string{s.args(), {"-out", s.out}} {
-		again := quickstart(t, silent, args...)
+		again := quickstart(t, bars.Silent, args...)
 		again.requireOK(t)
 		require.Contains(t, again.stdout, "filled by an earlier run: it is verified, nothing is sealed")
 		require.Equal(t, "-", again.row(t, "seal MB/s"))
-		require.Equal(t, "2", again.row(t, "keys"))
+		require.Equal(t, "3", again.row(t, "keys"))
 		require.Equal(t, "0", again.row(t, "hits"))
 		require.Regexp(t, `^(9\d\d|1000) of 1000$`, again.row(t, "control hits"))
 	}
@@ -219,13 +220,13 @@ func TestDefaultPlaces(t *testing.T) {
 	s := newSite(t)
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
-	r := quickstart(t, silent, "-in", s.in)
+	r := quickstart(t, bars.Silent, "-in", s.in)
 	r.requireOK(t)
 	out := regexp.MustCompile(`(?m)^out    (.*)$`).FindStringSubmatch(r.stdout)[1]
 	require.Equal(t, temp, filepath.Dir(out))
 	require.FileExists(t, filepath.Join(out, sidecar.FileName))
 	require.FileExists(t, out+".kek")
-	quickstart(t, silent, "-out", out).requireOK(t)
+	quickstart(t, bars.Silent, "-out", out).requireOK(t)
 
 	in, err := defaultInput(background)
 	require.NoError(t, err)
@@ -236,7 +237,7 @@ func TestDefaultPlaces(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	r := quickstart(t, silent, "-h")
+	r := quickstart(t, bars.Silent, "-h")
 	r.requireOK(t)
 	for _, flag := range []string{"-in", "-out", "-kek", "-seed"} {
 		require.Contains(t, r.stdout, flag)
@@ -259,7 +260,7 @@ func TestSmallInputs(t *testing.T) {
 				write(t, filepath.Join(s.in, path), []byte(data))
 			}
 			for range 2 {
-				r := quickstart(t, silent, s.args()...)
+				r := quickstart(t, bars.Silent, s.args()...)
 				r.requireOK(t)
 				require.Contains(t, r.stdout, "no sample could be taken")
 				require.Equal(t, strconv.Itoa(len(files)), r.row(t, "files"))
@@ -274,7 +275,7 @@ func TestFewSamples(t *testing.T) {
 	s := newSite(t)
 	require.NoError(t, os.RemoveAll(s.in))
 	write(t, filepath.Join(s.in, "a"), text(1, 40))
-	r := quickstart(t, silent, s.args()...)
+	r := quickstart(t, bars.Silent, s.args()...)
 	r.requireOK(t)
 	require.Equal(t, "17 of 17", r.row(t, "control hits"))
 }
@@ -324,6 +325,7 @@ func TestRefusals(t *testing.T) {
 		change func(s *site)
 		args   func(s site) []string
 		want   string
+		keys   bool // the key state was opened, which counts in keys.json
 	}{
 		{name: "no such -in", change: func(s *site) { s.in += "x" }, want: "inx does not exist"},
 		{name: "-in is a file", change: func(s *site) { s.in += "/large" }, want: "large is not a directory"},
@@ -355,18 +357,20 @@ func TestRefusals(t *testing.T) {
 			writeKEK(s.T, s.kek, 32, 0o600)
 		}, want: "out.kek is not the key that -out "},
 		{name: "changed keys.json", filled: true, change: func(s *site) {
-			edit(s.T, filepath.Join(s.out, sidecar.FileName), `"active": `, `"active": 1`)
+			edit(s.T, filepath.Join(s.out, sidecar.FileName), `"through": `, `"through": 1`)
 		}, want: "out cannot be opened: "},
 		{name: "keys.json of something else", filled: true, change: func(s *site) {
 			require.NoError(s, os.WriteFile(filepath.Join(s.out, sidecar.FileName), []byte("{}\n"), 0o600))
 		}, want: "out cannot be opened: "},
 		{name: "in use", filled: true, change: func(s *site) {
-			st := openTestStore(s.T, *s)
-			s.Cleanup(func() { require.NoError(s, st.close()) })
+			f, err := sidecar.Open(s.Context(), s.out, node, s.keks())
+			require.NoError(s, err)
+			s.Cleanup(func() { require.NoError(s, f.Close()) })
 		}, want: fmt.Sprintf("is in use by process %d", os.Getpid())},
+		{name: "store of the first version", change: func(s *site) { fillFirstVersion(*s) }, want: "is the store of another program, or of another version of this one"},
 		{name: "database without its manifest", filled: true, change: func(s *site) {
 			remove(s.T, filepath.Join(s.out, "db", "MANIFEST-*"))
-		}, want: "out cannot be opened: pebble: "},
+		}, want: "out cannot be opened: pebble: ", keys: true},
 		{name: "input gone", filled: true, change: func(s *site) { require.NoError(s, os.RemoveAll(s.in)) }, want: "in does not exist"},
 		{name: "unknown flag", args: func(s site) []string { return s.args("-compress") }, want: "-compress"},
 		{name: "argument", args: func(s site) []string { return s.args("more") }, want: `unexpected argument "more"`},
@@ -386,8 +390,13 @@ func TestRefusals(t *testing.T) {
 				args = c.args(s)
 			}
 			before := tree(t, root)
-			quickstart(t, silent, args...).requireSentence(t, exitRefused, c.want)
-			require.Empty(t, changes(before, tree(t, root)))
+			quickstart(t, bars.Silent, args...).requireSentence(t, exitRefused, c.want)
+			changed := changes(before, tree(t, root))
+			if c.keys {
+				require.Equal(t, []string{filepath.Join(s.out, sidecar.FileName)}, changed)
+			} else {
+				require.Empty(t, changed)
+			}
 		})
 	}
 }
@@ -423,23 +432,23 @@ type hook struct {
 	act   func(ctx context.Context, step int)
 }
 
-func (h hook) progress(ctx context.Context, phase string, _ int64) bar {
+func (h hook) progress(ctx context.Context, phase string, total int64) bars.Bar {
 	if phase != h.phase {
-		return noBar{}
+		return bars.Silent(ctx, phase, total)
 	}
-	b := &hookBar{ctx: ctx, act: h.act}
+	b := &hookBar{Bar: bars.Silent(ctx, phase, total), ctx: ctx, act: h.act}
 	b.act(ctx, 0)
 	return b
 }
 
 type hookBar struct {
-	noBar
+	bars.Bar
 	ctx  context.Context
 	act  func(ctx context.Context, step int)
 	step int
 }
 
-func (b *hookBar) add(int) {
+func (b *hookBar) Add(int) {
 	b.step++
 	b.act(b.ctx, b.step)
 }
@@ -489,7 +498,7 @@ func TestInputThatChanges(t *testing.T) {
 	t.Run("between two runs", func(t *testing.T) {
 		s := newSite(t).filled(t)
 		require.NoError(t, os.Rename(filepath.Join(s.in, "large"), filepath.Join(s.in, "larger")))
-		r := quickstart(t, silent, s.args()...)
+		r := quickstart(t, bars.Silent, s.args()...)
 		r.requireSentence(t, exitFailed, "(and 1 more)")
 		require.Contains(t, r.stdout, `"large" is in the store and not in the input`)
 		require.Contains(t, r.stdout, `"larger" is in the input and not in the store`)
@@ -514,19 +523,19 @@ func TestPlantedClearText(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(s.out, "db", "forgotten")
 			write(t, path, c.data)
-			r := quickstart(t, silent, s.args()...)
+			r := quickstart(t, bars.Silent, s.args()...)
 			r.requireSentence(t, exitFailed, c.want)
 			require.Contains(t, r.stdout, path)
 			require.NotEqual(t, "0", r.row(t, "hits"))
 			require.NoError(t, os.Remove(path))
-			quickstart(t, silent, s.args()...).requireOK(t)
+			quickstart(t, bars.Silent, s.args()...).requireOK(t)
 		})
 	}
 	t.Run("DEK", func(t *testing.T) {
 		for _, dek := range deksOf(t, s) {
 			path := filepath.Join(s.out, "core")
 			write(t, path, dek)
-			quickstart(t, silent, s.args()...).requireSentence(t, exitFailed, "DEK ")
+			quickstart(t, bars.Silent, s.args()...).requireSentence(t, exitFailed, "DEK ")
 			require.NoError(t, os.Remove(path))
 		}
 	})

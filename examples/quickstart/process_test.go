@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -72,18 +71,4 @@ func TestDiskFull(t *testing.T) {
 			}
 		})
 	}
-}
-
-// Nobody wants bars in a log.
-func TestNoBarsInFiles(t *testing.T) {
-	f, err := os.Create(filepath.Join(t.TempDir(), "log"))
-	require.NoError(t, err)
-	b := terminalProgress(f)(t.Context(), "sealing", 10)
-	b.add(5)
-	b.add(5)
-	b.done()
-	info, err := f.Stat()
-	require.NoError(t, err)
-	require.Zero(t, info.Size())
-	require.NoError(t, f.Close())
 }

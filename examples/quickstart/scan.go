@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/atrestdb/atrest/examples/internal/bars"
 )
 
 // A pattern is something that must not lie in clear on disk.
@@ -65,14 +67,14 @@ func filterHash(x uint64) uint64 { return x * 0x9E3779B97F4A7C15 >> (64 - filter
 
 // searchDir searches every regular file under dir, size bytes in all, and
 // returns the first place of each pattern that it found.
-func (s *searcher) searchDir(ctx context.Context, dir string, size int64, phase string, p progress) ([]hit, error) {
+func (s *searcher) searchDir(ctx context.Context, dir string, size int64, phase string, p bars.Start) ([]hit, error) {
 	var (
 		hits  []hit
 		found = make([]bool, len(s.patterns))
 		buf   = make([]byte, chunkSize+s.longest)
 		b     = p(ctx, phase, size)
 	)
-	defer b.done()
+	defer b.Done()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
@@ -84,7 +86,7 @@ func (s *searcher) searchDir(ctx context.Context, dir string, size int64, phase 
 					hits = append(hits, hit{pattern: i, path: path, at: at})
 				}
 			}, func(n int) error {
-				b.add(n)
+				b.Add(n)
 				return ctx.Err()
 			})
 		})

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/atrestdb/atrest/examples/internal/bars"
 )
 
 // place is where a pattern was found.
@@ -73,7 +75,7 @@ func TestSearchDirLooksInEveryFile(t *testing.T) {
 	write(t, filepath.Join(dir, "a"), []byte("nothing"))
 	write(t, filepath.Join(dir, "empty"), nil)
 	search := func() []hit {
-		hits, err := s.searchDir(context.Background(), dir, 0, "", silent)
+		hits, err := s.searchDir(context.Background(), dir, 0, "", bars.Silent)
 		require.NoError(t, err)
 		return hits
 	}
@@ -91,7 +93,7 @@ func TestSearchDirStopsWhenCancelled(t *testing.T) {
 	write(t, filepath.Join(dir, "a"), []byte("some text"))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err := newSearcher([]pattern{{bytes: make([]byte, 8)}}).searchDir(ctx, dir, 0, "", silent)
+	_, err := newSearcher([]pattern{{bytes: make([]byte, 8)}}).searchDir(ctx, dir, 0, "", bars.Silent)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -154,10 +156,3 @@ func write(t testing.TB, path string, data []byte) {
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	require.NoError(t, os.WriteFile(path, data, 0o644))
 }
-
-type noBar struct{}
-
-func (noBar) add(int) {}
-func (noBar) done()   {}
-
-func silent(context.Context, string, int64) bar { return noBar{} }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/atrestdb/atrest/examples/internal/bars"
 )
 
 // A manifest says what a store holds. It is sealed like every other value, so
@@ -52,7 +54,7 @@ func (s *store) manifest() (m manifest, err error) {
 
 // fill seals every file of the input into the store, one half under the active
 // key and the other under a new one. It returns the time spent sealing.
-func (s *store) fill(ctx context.Context, in *input, p progress) (time.Duration, error) {
+func (s *store) fill(ctx context.Context, in *input, p bars.Start) (time.Duration, error) {
 	m := manifest{Source: in.dir, Files: len(in.files), Bytes: in.bytes}
 	if err := s.putManifest(m); err != nil {
 		return 0, err
@@ -82,11 +84,11 @@ func (s *store) fill(ctx context.Context, in *input, p progress) (time.Duration,
 
 // copyFiles puts every file of the input into db, in the form that value gives
 // it, and leaves all of it in tables rather than in the write-ahead log.
-func copyFiles(ctx context.Context, in *input, db *pebble.DB, p progress, phase string,
+func copyFiles(ctx context.Context, in *input, db *pebble.DB, p bars.Start, phase string,
 	value func(i int, path string, data []byte) ([]byte, error),
 ) error {
 	b := p(ctx, phase, in.bytes)
-	defer b.done()
+	defer b.Done()
 	var buf bytes.Buffer
 	for i, f := range in.files {
 		if err := ctx.Err(); err != nil {
@@ -102,7 +104,7 @@ func copyFiles(ctx context.Context, in *input, db *pebble.DB, p progress, phase 
 		if err := db.Set(recordKey(kindFile, f.path), v, pebble.NoSync); err != nil {
 			return err
 		}
-		b.add(buf.Len())
+		b.Add(buf.Len())
 	}
 	return db.Flush()
 }

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/atrestdb/atrest/envelope"
+	"github.com/atrestdb/atrest/examples/internal/bars"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/key/insecurekey"
 )
@@ -28,11 +28,12 @@ func deksOf(t *testing.T, s site) [][]byte {
 	st := openTestStore(t, s)
 	defer func() { require.NoError(t, st.close()) }()
 	var deks [][]byte
-	for _, row := range st.table.Keys {
-		_, dek, err := st.kek.UnwrapDEK(t.Context(), row.Container)
+	for k := range st.keys.Node().State().Keys() {
+		_, dek, err := st.kek.UnwrapDEK(t.Context(), k.Container)
 		require.NoError(t, err)
 		deks = append(deks, insecurekey.Bytes(dek))
 	}
+	require.Len(t, deks, 3)
 	return deks
 }
 
@@ -113,7 +114,7 @@ func TestTamperedDatabase(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSite(t).filled(t)
 			s.tamper(c.change)
-			r := quickstart(t, silent, s.args()...)
+			r := quickstart(t, bars.Silent, s.args()...)
 			require.Equal(t, exitFailed, r.code, "%s\n%s", r.stdout, r.stderr)
 			require.Contains(t, r.stdout, c.want)
 			require.NotEqual(t, "0", r.row(t, "mismatches"))
@@ -126,7 +127,7 @@ func TestRemovedFromBoth(t *testing.T) {
 	s := newSite(t).filled(t)
 	s.tamper(func(r records) { r.remove(kindFile, "large") })
 	require.NoError(t, os.Remove(filepath.Join(s.in, "large")))
-	quickstart(t, silent, s.args()...).requireSentence(t, exitFailed, "the store holds 45 files, and its manifest says 46")
+	quickstart(t, bars.Silent, s.args()...).requireSentence(t, exitFailed, "the store holds 45 files, and its manifest says 46")
 }
 
 // A bit that flipped on the disk is noticed by Pebble.
@@ -148,7 +149,7 @@ func TestDamagedTable(t *testing.T) {
 		}
 	}
 	require.NotZero(t, damaged, "the value is in no table")
-	r := quickstart(t, silent, s.args()...)
+	r := quickstart(t, bars.Silent, s.args()...)
 	require.Equal(t, exitFailed, r.code, "%s\n%s", r.stdout, r.stderr)
 	require.Contains(t, r.stdout, `"a/b/c/deep" cannot be read from the store: `)
 }
@@ -163,17 +164,25 @@ func TestHalfUnderEachKey(t *testing.T) {
 	for _, f := range in.files {
 		paths = append(paths, f.path)
 	}
-	require.Len(t, st.table.Keys, 2)
+	state := st.keys.Node().State()
+	first, ok := state.Former(key.Storage)
+	require.True(t, ok)
+	second, ok := state.Active(key.Storage)
+	require.True(t, ok)
 	for i, path := range paths {
 		h, err := envelope.ParseHeader(records{t, st.db}.get(kindFile, path))
 		require.NoError(t, err)
-		want := st.table.Keys[0].ID
+		want := first.ID
 		if i >= len(paths)/2 {
-			want = st.table.Keys[1].ID
+			want = second.ID
 		}
 		require.Equal(t, want, h.KeyID, path)
 	}
-	states := []key.State{st.table.Keys[0].State, st.table.Keys[1].State}
-	require.True(t, slices.Equal([]key.State{key.OpenOnly, key.Active}, states), "%v", states)
-	require.Equal(t, st.table.Keys[1].ID, st.table.Active)
+	states := make(map[key.ID]key.State)
+	for k := range state.Keys() {
+		states[k.ID] = k.State
+	}
+	raft, ok := state.Active(key.Raft)
+	require.True(t, ok)
+	require.Equal(t, map[key.ID]key.State{first.ID: key.OpenOnly, second.ID: key.Active, raft.ID: key.Active}, states)
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/atrestdb/atrest/examples/internal/bars"
 )
 
 // A comparison is what reading the store back has shown.
@@ -21,9 +23,9 @@ type comparison struct {
 }
 
 // compare opens every value of the store and compares it with its file.
-func (s *store) compare(ctx context.Context, in *input, p progress) (*comparison, error) {
+func (s *store) compare(ctx context.Context, in *input, p bars.Start) (*comparison, error) {
 	b := p(ctx, "reading back", in.bytes)
-	defer b.done()
+	defer b.Done()
 	c := new(comparison)
 	var (
 		disk  bytes.Buffer
@@ -62,7 +64,7 @@ func (s *store) compare(ctx context.Context, in *input, p progress) (*comparison
 		default:
 			c.equal++
 		}
-		b.add(len(plain))
+		b.Add(len(plain))
 	}
 	return c, s.findStrangers(in, c)
 }

@@ -43,7 +43,7 @@ type story struct {
 	out io.Writer
 }
 
-func (s *story) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
+func (s *story) say(text string) { fmt.Fprintln(s.out, text) }
 
 func run(ctx context.Context, out io.Writer, dir string) (err error) {
 	master, err := makeKEK(filepath.Join(dir, "kek"))
@@ -127,7 +127,7 @@ func (s *story) cutovers(context.Context) error {
 	if err := s.put("second", "a sealed value"); err != nil {
 		return err
 	}
-	if err := s.check("second", "a sealed value", s.active(key.Storage)); err != nil {
+	if err := s.check("second", "a sealed value", s.active()); err != nil {
 		return err
 	}
 	if err := s.change(s.leader().NewEnableRaft()); err != nil {
@@ -137,11 +137,11 @@ func (s *story) cutovers(context.Context) error {
 		return err
 	}
 	s.say("cutovers: values and log payloads are sealed from now on")
-	return s.check("third", "sealed in the log as well", s.active(key.Storage))
+	return s.check("third", "sealed in the log as well", s.active())
 }
 
 func (s *story) rotate(ctx context.Context) error {
-	old := s.active(key.Storage)
+	old := s.active()
 	for _, p := range []key.Purpose{key.Storage, key.Raft} {
 		if err := s.change(s.leader().NewRotation(ctx, p)); err != nil {
 			return err
@@ -150,11 +150,11 @@ func (s *story) rotate(ctx context.Context) error {
 	if err := s.put("fourth", "under the new key"); err != nil {
 		return err
 	}
-	if s.active(key.Storage) == old {
+	if s.active() == old {
 		return errors.New("the rotation changed nothing")
 	}
 	s.say("rotation: new values are sealed under the new key, old ones still open")
-	return errors.Join(s.check("third", "sealed in the log as well", old), s.check("fourth", "under the new key", s.active(key.Storage)))
+	return errors.Join(s.check("third", "sealed in the log as well", old), s.check("fourth", "under the new key", s.active()))
 }
 
 // join compacts the log, so that a new replica needs the snapshot.
@@ -169,13 +169,13 @@ func (s *story) join(ctx context.Context) error {
 		return err
 	}
 	s.say("replica d joined by snapshot and opens everything")
-	return errors.Join(s.check("early", "written before there were keys", 0), s.check("fifth", "after the snapshot", s.active(key.Storage)), s.same())
+	return errors.Join(s.check("early", "written before there were keys", 0), s.check("fifth", "after the snapshot", s.active()), s.same())
 }
 
 func (s *story) stop(context.Context) error {
-	active := s.active(key.Storage)
+	active := s.active()
 	if _, err := s.leader().NewStop(active); !errors.Is(err, applier.ErrKeyActive) {
-		return fmt.Errorf("stopping the active key: got %v, want %v", err, applier.ErrKeyActive)
+		return notRefused("stopping the active key", err, applier.ErrKeyActive)
 	}
 	old, _ := s.leader().State().Former(key.Storage)
 	if err := s.change(s.leader().NewStop(old.ID)); err != nil {
@@ -189,7 +189,7 @@ func (s *story) stop(context.Context) error {
 func (s *story) destroy(context.Context) error {
 	old, _ := s.leader().State().Former(key.Storage)
 	if err := s.tryDestroy(old); !errors.Is(err, applier.ErrEvidence) {
-		return fmt.Errorf("destroying a key that values need: got %v, want %v", err, applier.ErrEvidence)
+		return notRefused("destroying a key that values need", err, applier.ErrEvidence)
 	}
 	for _, r := range s.replicas {
 		if err := r.rewrite(old.ID); err != nil {
@@ -203,7 +203,7 @@ func (s *story) destroy(context.Context) error {
 		return err
 	}
 	s.say("destroy: every replica proved that it needs the first storage key no more, and it is gone")
-	return s.check("second", "a sealed value", s.active(key.Storage))
+	return s.check("second", "a sealed value", s.active())
 }
 
 // tryDestroy takes every replica's evidence and proposes to destroy a key.
@@ -274,7 +274,7 @@ func (s *story) restart(ctx context.Context) error {
 		return err
 	}
 	s.say("restart: all replicas are back, with everything they had")
-	return errors.Join(s.check("early", "written before there were keys", 0), s.check("sixth", "after the restart", s.active(key.Storage)), s.same())
+	return errors.Join(s.check("early", "written before there were keys", 0), s.check("sixth", "after the restart", s.active()), s.same())
 }
 
 // refusals tries what must not work.
@@ -284,20 +284,25 @@ func (s *story) refusals(ctx context.Context) error {
 		return err
 	}
 	if err := s.put(string(entry), ""); !errors.Is(err, atrest.ErrReservedPrefix) {
-		return fmt.Errorf("a client's entry: got %v, want %v", err, atrest.ErrReservedPrefix)
+		return notRefused("a client's entry", err, atrest.ErrReservedPrefix)
 	}
 	r := s.replicas[1]
 	moved := replica{node: r.node, values: map[string]stored{"fourth": r.values["sixth"]}}
 	if _, err := moved.get("fourth"); !errors.Is(err, envelope.ErrIntegrity) {
-		return fmt.Errorf("a value moved to another place: got %v, want %v", err, envelope.ErrIntegrity)
+		return notRefused("a value moved to another place", err, envelope.ErrIntegrity)
 	}
 	s.say("refused: an entry that a client sent, and a value moved to another place")
 	return nil
 }
 
-func (s *story) active(p key.Purpose) key.ID {
-	k, _ := s.leader().State().Active(p)
+func (s *story) active() key.ID {
+	k, _ := s.leader().State().Active(key.Storage)
 	return k.ID
+}
+
+// notRefused is what is wrong if something has not failed as it should.
+func notRefused(what string, err, want error) error {
+	return errors.Join(fmt.Errorf("%s: want %q", what, want.Error()), err)
 }
 
 // check reads a value on every replica, and looks at what key it is sealed under.

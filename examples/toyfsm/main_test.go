@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/atrestdb/atrest/kek"
-	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/nodeid"
 )
 
@@ -20,7 +19,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // A temporary directory.
+	defer os.RemoveAll(dir)
 	if err := run(context.Background(), os.Stdout, dir); err != nil {
 		fmt.Println(err)
 	}
@@ -53,7 +52,7 @@ func TestAWrongStepIsAnError(t *testing.T) {
 	require.ErrorContains(t, s.check("early", "written before there were keys", 0), "replica b")
 	_, err := s.leader().NewBootstrap(t.Context(), []nodeid.Member{{Name: "a", ID: s.leader().ID()}})
 	require.Error(t, err)
-	require.NotZero(t, s.active(key.Storage))
+	require.NotZero(t, s.active())
 }
 
 func newCluster(t *testing.T) *cluster {

@@ -32,17 +32,18 @@ type row struct {
 // interface of its own.
 var rows = map[string]row{
 	".": {ours: []string{
-		"key", "nodeid", "envelope", "keystore", "kek", "sidecar", "applier", "guard", "stream", "internal/durable", "internal/planted", "internal/secret",
+		"key", "nodeid", "envelope", "keystore", "kek", "sidecar", "sidecar/generation1", "applier", "guard", "stream", "internal/durable", "internal/planted", "internal/secret",
 	}, outside: []string{cockroachErrors}},
-	"key":             {ours: []string{"internal/secret"}},
-	"key/insecurekey": {ours: []string{"key", "internal/secret"}},
-	"nodeid":          {},
-	"envelope":        {ours: []string{"key", "internal/pinned", "internal/secret"}, outside: []string{snappy, xcrypto, xsys}},
-	"keystore":        {ours: []string{"key", "envelope", "internal/secret"}},
-	"kek":             {ours: []string{"key", "internal/secret"}, outside: []string{cockroachErrors, xcrypto, xsys}},
-	"kek/tinkkek":     {ours: []string{"kek", "key"}, outside: []string{tink}},
-	"kek/kektest":     {ours: []string{"kek", "key"}},
-	"sidecar":         {ours: []string{"key", "internal/durable", "internal/secret"}, outside: []string{cockroachErrors}},
+	"key":                 {ours: []string{"internal/secret"}},
+	"key/insecurekey":     {ours: []string{"key", "internal/secret"}},
+	"nodeid":              {},
+	"envelope":            {ours: []string{"key", "internal/pinned", "internal/secret"}, outside: []string{snappy, xcrypto, xsys}},
+	"keystore":            {ours: []string{"key", "envelope", "internal/secret"}},
+	"kek":                 {ours: []string{"key", "internal/secret"}, outside: []string{cockroachErrors, xcrypto, xsys}},
+	"kek/tinkkek":         {ours: []string{"kek", "key"}, outside: []string{tink}},
+	"kek/kektest":         {ours: []string{"kek", "key"}},
+	"sidecar/generation1": {ours: []string{"key"}},
+	"sidecar":             {ours: []string{"key", "internal/durable", "internal/secret"}, outside: []string{cockroachErrors}},
 
 	"stream": {ours: []string{"key", "envelope", "keystore", "internal/durable", "internal/secret"}},
 

@@ -13,7 +13,9 @@ import (
 	"github.com/atrestdb/atrest/envelope"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/key"
+	"github.com/atrestdb/atrest/keystore"
 	"github.com/atrestdb/atrest/nodeid"
+	"github.com/atrestdb/atrest/sidecar/generation1"
 )
 
 // nodeValues also returns the DEKs of a node, which are random.
@@ -40,10 +42,19 @@ func nodeValues(t *testing.T, set *kek.Set) (map[string]any, []key.DEK) {
 		"atrest.Config":      atrest.Config{Dir: "d", Name: "n", KEK: set, Propose: func(context.Context, []byte) error { return nil }},
 		"atrest.LocalConfig": atrest.LocalConfig{Dir: "d", KEK: set},
 		"atrest.Option":      atrest.WithGroup("g"),
-		"atrest.View":        atrest.View{Applied: 1},
-		"atrest.Status":      n.Status(),
-		"atrest.KeyStatus":   n.Status().Keys[0],
-		"atrest.MissingKey":  atrest.MissingKey{Err: "failed"},
+
+		"atrest.Generation1":       atrest.Generation1{Applied: 1},
+		"atrest.UpgradeConfig":     atrest.UpgradeConfig{Dir: "d", Name: "n", KEK: set},
+		"atrest.Upgraded":          atrest.Upgraded{Index: 1, Keys: []key.ID{7}},
+		"envelope.SealerOption":    envelope.WithCompression(),
+		"keystore.RaftGeneration1": n1(t).RaftGeneration1(),
+		"generation1.File":         generation1.File{Version: 2},
+		"generation1.Key":          generation1.Key{Purpose: key.Storage, Wrapped: []byte{1}},
+		"applier.Found":            applier.Found{Index: 1},
+		"atrest.View":              atrest.View{Applied: 1},
+		"atrest.Status":            n.Status(),
+		"atrest.KeyStatus":         n.Status().Keys[0],
+		"atrest.MissingKey":        atrest.MissingKey{Err: "failed"},
 
 		"atrest.SealFailed":         atrest.SealFailed{Purpose: key.Storage, Reason: failed},
 		"atrest.OpenFailed":         atrest.OpenFailed{Purpose: key.Storage, Key: 7, Reason: failed},
@@ -65,6 +76,13 @@ func nodeValues(t *testing.T, set *kek.Set) (map[string]any, []key.DEK) {
 		values[name] = v
 	}
 	return values, deks
+}
+
+func n1(t *testing.T) *keystore.Store {
+	t.Helper()
+	s, err := keystore.New()
+	require.NoError(t, err)
+	return s
 }
 
 func applierValues(s *applier.State) map[string]any {

@@ -315,6 +315,7 @@ func (c *Cluster) elect(m *member, survive int) {
 		c.stats.InFlight++
 	}
 	c.leader = m
+	c.note("%s leads", m)
 	c.stats.Elections++
 	for _, p := range c.raft.elect(survive) {
 		c.stats.Lost++

@@ -129,6 +129,7 @@ var stories = []string{
 	// an active key that is not there, and the one before it stopped
 	"kms y down; rotate x storage alone; settle; retire x 0; settle; put x 3; settle; kms y up; tick 1m",
 	"kms y held; rotate x raft alone; settle; retire x 0; settle; put y 3; put x 4; settle; kms y up; tick 1m",
+	"kms y down; rotate x raft alone; commit 1; deliver y 1; retire y 0; commit 0; kms y up; settle; kill y; start y; settle",
 	// crashes
 	"fault y N kill; settle; start y; settle",
 	"fault y N power-loss; put x 1; settle; start y; settle",

@@ -133,6 +133,7 @@ func (c *Cluster) start(m *member) {
 	p.queue, p.fed = p.log, m.disk.last
 	m.proc = p
 	c.stats.Starts++
+	c.note("%s starts as process %d", m, p.number)
 	go p.run()
 	c.wait()
 }
@@ -149,6 +150,7 @@ func (c *Cluster) end(m *member, power bool) {
 	} else {
 		c.stats.Kills++
 	}
+	c.note("%s ends, power loss %t", m, power)
 	p.mu.Lock()
 	m.disk.end(m.host, power, c.rand())
 	p.disk = m.disk.copy() // what it still does to its store is lost
@@ -289,6 +291,7 @@ func (c *Cluster) rand() *rand.Rand {
 	return rand.New(rand.NewPCG(c.seed, c.draws)) //nolint:gosec // The same seed draws the same.
 }
 
+// note adds to the trace.
 func (c *Cluster) note(format string, args ...any) {
 	if c.opts.Trace != nil {
 		fmt.Fprintf(c.opts.Trace, "\t"+format+"\n", args...)

@@ -107,6 +107,7 @@ func (o *oracle) judge(e *entry) {
 	if o.rejects(e) {
 		e.fate = rejected
 		o.c.stats.RejectedPayloads++
+		o.c.note("entry %d is rejected by its index", e.index)
 		return
 	}
 	if !applier.IsEntry(e.plain) {
@@ -116,6 +117,7 @@ func (o *oracle) judge(e *entry) {
 			o.c.violate("a command that nobody wrote", "entry %d: %v", e.index, err)
 			return
 		}
+		o.c.note("entry %d writes key %d", e.index, k)
 		t := *before.truth
 		t[k] = n
 		e.truth = &t
@@ -142,6 +144,15 @@ func (o *oracle) judge(e *entry) {
 	}
 	o.states[next.Index()] = next
 	o.c.stats.entry(outcome)
+	o.c.note("entry %d is %v: %v%s", e.index, outcome.Op, outcome.Kind, reason(outcome))
+}
+
+// reason is why an outcome is as it is, in words.
+func reason(o applier.Outcome) string {
+	if o.Why == nil {
+		return ""
+	}
+	return " (" + o.Why.Error() + ")"
 }
 
 // rejects says whether an entry is rejected for its index and its frame.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -64,8 +65,10 @@ func TestSimulation(t *testing.T) {
 	set(t, "rapid.seed", strconv.FormatUint(rand.Uint64(), 10))
 	set(t, "rapid.nofailfile", "true")
 	t.Logf("-rapid.seed=%v", flag.Lookup("rapid.seed").Value)
-	// One goroutine at a time, so that a run can be repeated as far as that goes.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	if serial {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // it makes much garbage, and keeps little
 	var (
 		total  sim.Stats
 		script sim.Script // the shortest that failed

@@ -150,6 +150,7 @@ func (c *Cluster) install(m, from *member, storeFirst bool) {
 	d.staleStore = m.clone || from.disk.staleStore
 	p.fed = s.store.applied
 	p.dirty = true
+	c.note("%s installs the snapshot of %s at %d", m, from, s.store.applied)
 	c.stats.Installs++
 }
 

@@ -1,0 +1,369 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/atrestdb/atrest/examples/internal/bars"
+	"github.com/atrestdb/atrest/stream"
+)
+
+// TestMain lets the test binary be the program.
+func TestMain(m *testing.M) {
+	if _, ok := os.LookupEnv("SEAL_TEST"); !ok {
+		os.Exit(m.Run())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, bars.Terminal(os.Stderr))
+	stop()
+	os.Exit(code)
+}
+
+// A result is what one run of the program left for its caller.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+func sealOf(ctx context.Context, stdin io.Reader, args ...string) result {
+	var stdout, stderr bytes.Buffer
+	code := run(ctx, args, stdin, &stdout, &stderr, bars.Silent)
+	return result{code, stdout.String(), stderr.String()}
+}
+
+func (r result) requireOK(t require.TestingT) {
+	require.Zero(t, r.code, r.stderr)
+	require.Empty(t, r.stderr)
+}
+
+// requireSentence wants one line on stderr, and in it the text.
+func (r result) requireSentence(t require.TestingT, code int, text string) {
+	require.Equal(t, code, r.code, r.stderr)
+	require.Equal(t, 1, strings.Count(r.stderr, "\n"), "%q", r.stderr)
+	require.True(t, strings.HasPrefix(r.stderr, "seal: "), "%q", r.stderr)
+	require.Contains(t, r.stderr, text)
+}
+
+// A site is where a test's files are.
+type site struct{ dir, kek string }
+
+func newSite(t *testing.T) site {
+	t.Helper()
+	s := site{dir: t.TempDir(), kek: filepath.Join(t.TempDir(), "kek")}
+	write(t, s.kek, bytes.Repeat([]byte{7}, 32))
+	return s
+}
+
+func (s site) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s site) args(more ...string) []string { return append([]string{"-kek", s.kek}, more...) }
+
+func write(t *testing.T, path string, data []byte) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, data, 0o600))
+}
+
+// names are what lies in the site's directory.
+func (s site) names(t *testing.T) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(s.dir)
+	require.NoError(t, err)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// sealed is a small sealed file.
+func (s site) sealed(t *testing.T, data string) string {
+	t.Helper()
+	path := s.path("sealed")
+	sealOf(t.Context(), strings.NewReader(data), s.args("-out", path)...).requireOK(t)
+	return path
+}
+
+func Example() {
+	run(context.Background(), nil, strings.NewReader(""), os.Stdout, os.Stderr, bars.Silent)
+	// Output:
+	// sealed   1048576 bytes as 1049306
+	// opened   all 1048576 bytes are what they were
+	// damaged  one bit in the middle
+	// refused  it is damaged, and nothing of it was left
+}
+
+func TestDemonstrationLeavesNothing(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	t.Setenv("TMP", temp)
+	sealOf(t.Context(), nil).requireOK(t)
+	left, err := os.ReadDir(temp)
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	sealOf(canceled, nil).requireSentence(t, exitInterrupted, "interrupted")
+	left, err = os.ReadDir(temp)
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	t.Setenv("TMPDIR", temp+"/none")
+	t.Setenv("TMP", temp+"/none")
+	sealOf(t.Context(), nil).requireSentence(t, exitFailed, "no such file")
+}
+
+// Files and pipes, in every combination.
+func TestRoundTrips(t *testing.T) {
+	for _, n := range []int{0, 1, 1000, stream.DefaultSegment, 1<<20 + 7} {
+		data := strings.Repeat("0123456789abcde", n/15+1)[:n]
+		s := newSite(t)
+		write(t, s.path("clear"), []byte(data))
+
+		sealOf(t.Context(), nil, s.args("-in", s.path("clear"), "-out", s.path("sealed"))...).requireOK(t)
+		sealOf(t.Context(), nil, s.args("-open", "-in", s.path("sealed"), "-out", s.path("opened"))...).requireOK(t)
+		opened, err := os.ReadFile(s.path("opened"))
+		require.NoError(t, err)
+		require.Equal(t, data, string(opened))
+		require.Equal(t, []string{"clear", "opened", "sealed"}, s.names(t))
+
+		sealed := sealOf(t.Context(), iotest.HalfReader(strings.NewReader(data)), s.args("-in", "-")...)
+		sealed.requireOK(t)
+		if n > 30 {
+			require.NotContains(t, sealed.stdout, data[:30])
+		}
+		again := sealOf(t.Context(), iotest.DataErrReader(strings.NewReader(sealed.stdout)), s.args("-open", "-out", "-")...)
+		again.requireOK(t)
+		require.Equal(t, data, again.stdout)
+		for _, name := range []string{"sealed", "opened"} {
+			info, err := os.Stat(s.path(name))
+			require.NoError(t, err)
+			if runtime.GOOS != "windows" {
+				require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), name)
+			}
+		}
+	}
+}
+
+// Whatever happened to a file is noticed, and nothing of it is left.
+func TestDamagedFiles(t *testing.T) {
+	s := newSite(t)
+	path := s.sealed(t, "some data in the clear")
+	sealed, err := os.ReadFile(path)
+	require.NoError(t, err)
+	refused := func(t require.TestingT, b []byte) {
+		require.NoError(t, os.WriteFile(path, b, 0o600))
+		r := sealOf(context.Background(), nil, s.args("-open", "-in", path, "-out", s.path("opened"))...)
+		r.requireSentence(t, exitRefused, "-in "+path)
+		require.NoFileExists(t, s.path("opened"))
+		piped := sealOf(context.Background(), bytes.NewReader(b), s.args("-open")...)
+		piped.requireSentence(t, exitRefused, "standard input")
+		require.Empty(t, piped.stdout)
+	}
+	for i := range sealed {
+		b := bytes.Clone(sealed)
+		b[i] ^= 1 << (i % 8)
+		refused(t, b)
+		refused(t, sealed[:i])
+	}
+	refused(t, append(bytes.Clone(sealed), 0))
+	require.Equal(t, []string{"sealed"}, s.names(t))
+
+	rapid.Check(t, func(rt *rapid.T) {
+		b := rapid.SliceOfN(rapid.Byte(), 0, 1000).Draw(rt, "bytes")
+		if rapid.Bool().Draw(rt, "like a stream") {
+			copy(b, sealed[:min(len(b), rapid.IntRange(0, 48).Draw(rt, "until"))])
+		}
+		refused(rt, b)
+	})
+}
+
+// What comes out of a damaged stream before the damage is authentic.
+func TestDamagedPipe(t *testing.T) {
+	s := newSite(t)
+	data := strings.Repeat("0123456789abcdef", 20_000)
+	sealed := sealOf(t.Context(), strings.NewReader(data), s.args()...)
+	sealed.requireOK(t)
+	r := sealOf(t.Context(), strings.NewReader(sealed.stdout[:200_000]), s.args("-open")...)
+	r.requireSentence(t, exitRefused, "standard input is damaged or incomplete, so what came out before is authentic, but not all of it")
+	require.NotEmpty(t, r.stdout)
+	require.True(t, strings.HasPrefix(data, r.stdout))
+}
+
+// Each refusal is one sentence and leaves everything as it was.
+func TestRefusals(t *testing.T) {
+	s := newSite(t)
+	sealed := s.sealed(t, "data")
+	write(t, s.path("clear"), []byte("data"))
+	write(t, s.path("kek2"), bytes.Repeat([]byte{8}, 32))
+	write(t, s.path("short"), make([]byte, 31))
+	later, err := os.ReadFile(sealed)
+	require.NoError(t, err)
+	later[3]++
+	write(t, s.path("later"), later)
+	before := s.names(t)
+	for _, c := range []struct {
+		name, want string
+		args       []string
+	}{
+		{"no KEK", "-kek is needed", []string{"-in", s.path("clear")}},
+		{"no such KEK", "no such file", []string{"-kek", s.path("none")}},
+		{"short KEK", "short cannot be used: ", []string{"-kek", s.path("short")}},
+		{"wrong KEK", "it was sealed under another KEK", []string{"-kek", s.path("kek2"), "-open", "-in", sealed, "-out", s.path("opened")}},
+		{"no such -in", "none cannot be read: no such file", s.args("-in", s.path("none"))},
+		{"-in is a directory", "cannot be read: it is a directory", s.args("-in", s.dir)},
+		{"-out exists", "sealed exists, and is not replaced", s.args("-in", s.path("clear"), "-out", sealed)},
+		{"-out exists already", "clear exists, and is not replaced", s.args("-open", "-in", sealed, "-out", s.path("clear"))},
+		{"no directory for -out", "out cannot be made: no such file", s.args("-in", s.path("clear"), "-out", s.path("none/out"))},
+		{"none for the opened", "out cannot be made: no such file", s.args("-open", "-in", sealed, "-out", s.path("none/out"))},
+		{"-out below a file", "cannot be made: not a directory", s.args("-in", s.path("clear"), "-out", sealed+"/out")},
+		{"not sealed", "was not sealed by this program", s.args("-open", "-in", s.path("clear"))},
+		{"later version", "by a later version", s.args("-open", "-in", s.path("later"))},
+		{"unknown flag", "-compress", s.args("-compress")},
+		{"argument", `unexpected argument "more"`, s.args("more")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if runtime.GOOS == "windows" && strings.Contains(c.want, ": no") {
+				c.want, _, _ = strings.Cut(c.want, ": no")
+			}
+			r := sealOf(t.Context(), strings.NewReader(""), c.args...)
+			r.requireSentence(t, exitRefused, c.want)
+			require.Empty(t, r.stdout)
+			require.Equal(t, before, s.names(t))
+		})
+	}
+}
+
+// A reader or a writer that fails is nobody's mistake, and has a sentence too.
+func TestFailures(t *testing.T) {
+	s := newSite(t)
+	path := s.sealed(t, "data")
+	failed := errors.New("failed")
+	broken := func() io.Reader {
+		return io.MultiReader(strings.NewReader(strings.Repeat("x", 100_000)), iotest.ErrReader(failed))
+	}
+	sealOf(t.Context(), broken(), s.args("-out", s.path("out"))...).requireSentence(t, exitFailed, "standard input cannot be read to its end: ")
+	sealed, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for _, n := range []int{0, 50, len(sealed) - 1} {
+		r := io.MultiReader(bytes.NewReader(sealed[:n]), iotest.ErrReader(failed))
+		sealOf(t.Context(), r, s.args("-open", "-out", s.path("out"))...).requireSentence(t, exitFailed, "standard input cannot be read to its end: ")
+	}
+	for _, args := range [][]string{s.args("-in", s.kek), s.args("-open", "-in", path)} {
+		var stderr bytes.Buffer
+		code := run(t.Context(), args, nil, brokenWriter{failed}, &stderr, bars.Silent)
+		result{code, "", stderr.String()}.requireSentence(t, exitFailed, "standard output cannot be written: ")
+	}
+	require.Equal(t, []string{"sealed"}, s.names(t))
+}
+
+type brokenWriter struct{ err error }
+
+func (b brokenWriter) Write([]byte) (int, error) { return 0, b.err }
+
+// A pipe from which nothing comes does not keep the program.
+func TestInterrupted(t *testing.T) {
+	s := newSite(t)
+	for _, args := range [][]string{s.args("-out", s.path("out")), s.args("-open", "-out", s.path("out"))} {
+		in, feed := io.Pipe()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan result)
+		go func() { done <- sealOf(ctx, in, args...) }()
+		_, err := feed.Write([]byte("x"))
+		require.NoError(t, err)
+		cancel()
+		(<-done).requireSentence(t, exitInterrupted, "interrupted")
+		require.NoError(t, feed.Close())
+		require.Empty(t, s.names(t))
+	}
+}
+
+func TestHelp(t *testing.T) {
+	r := sealOf(t.Context(), nil, "-h")
+	r.requireOK(t)
+	for _, flag := range []string{"-kek", "-open", "-in", "-out"} {
+		require.Contains(t, r.stdout, flag)
+	}
+}
+
+// process is the program in a process of its own.
+func process(t *testing.T, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd.Env = append(append(os.Environ(), "SEAL_TEST=", "GORACE=atexit_sleep_ms=0"), env...)
+	return cmd
+}
+
+func finish(t *testing.T, cmd *exec.Cmd) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+		require.NoError(t, err)
+	}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// Under fips140=only everything that is not approved fails, in whatever package it is
+// called.
+func TestProcesses(t *testing.T) {
+	s := newSite(t)
+	strict := []string{"GODEBUG=fips140=only"}
+	finish(t, process(t, strict)).requireOK(t)
+	in := process(t, strict, s.args()...)
+	in.Stdin = strings.NewReader("data")
+	sealed := finish(t, in)
+	sealed.requireOK(t)
+	for _, env := range [][]string{nil, strict} {
+		out := process(t, env, s.args("-open")...)
+		out.Stdin = strings.NewReader(sealed.stdout)
+		r := finish(t, out)
+		r.requireOK(t)
+		require.Equal(t, "data", r.stdout)
+	}
+	finish(t, process(t, nil, s.args("-in", s.path("none"))...)).requireSentence(t, exitRefused, "no such file")
+}
+
+// A signal while the program waits for more ends it, and the file is not there.
+func TestSignal(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("has no such signals")
+	}
+	s := newSite(t)
+	cmd := process(t, nil, s.args("-out", s.path("out"))...)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	go func() {
+		_, _ = in.Write(bytes.Repeat([]byte("x"), 100_000))
+		for len(must(os.ReadDir(s.dir))) == 0 { // not begun yet
+			<-time.After(time.Millisecond)
+		}
+		_ = cmd.Process.Signal(os.Interrupt)
+	}()
+	finish(t, cmd).requireSentence(t, exitInterrupted, "interrupted")
+	require.Empty(t, s.names(t))
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
