@@ -140,8 +140,12 @@ func TestLogAtTheUsualLevel(t *testing.T) {
 func TestLogOfEventsWithoutAnError(t *testing.T) {
 	w := atrest.NewLog(slog.New(slog.DiscardHandler))
 	for _, e := range []atrest.Event{
-		atrest.SealFailed{}, atrest.OpenFailed{}, atrest.KeyMissing{}, atrest.EntryApplied{},
-		atrest.RegistrationFailed{}, atrest.ReserveFailed{},
+		atrest.SealFailed{},
+		atrest.OpenFailed{},
+		atrest.KeyMissing{},
+		atrest.EntryApplied{},
+		atrest.RegistrationFailed{},
+		atrest.ReserveFailed{},
 	} {
 		w.Observe(e)
 	}
