@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/datadriven"
@@ -38,7 +37,7 @@ import (
 // so.
 func TestConversations(t *testing.T) {
 	datadriven.Walk(t, "testdata/conversations", func(t *testing.T, path string) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			c := &conversation{
 				world: newWorld(t), names: map[string]string{},
 				later: map[string][]byte{}, disks: map[string]saved{}, told: map[uint64]string{},
