@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -387,7 +386,7 @@ func TestInParallel(t *testing.T) {
 			"last":    func(i int) int { return 100 - i },
 			"between": func(i int) int { return (i + 50) % 100 },
 		} {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				err := atrest.InParallel(100, func(i int) error {
 					if i < 7 {
 						return nil

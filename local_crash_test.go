@@ -171,11 +171,9 @@ func formerIs(c *crashing, s *applier.State, want key.State) bool {
 // state of before or of after, and that of after if the caller was told so. All
 // values open, no epoch comes twice, and the database goes on.
 func TestLocalCrashes(t *testing.T) {
-	t.Parallel()
 	for name, tt := range localCrashes {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				var c *crashing
 				report, err := crashfs.Scenario{
 					Setup: func(fs *crashfs.FS) error {

@@ -1,6 +1,8 @@
 package atrest
 
 import (
+	"crypto/fips140"
+
 	"github.com/cockroachdb/errors"
 
 	"github.com/atrestdb/atrest/applier"
@@ -129,7 +131,7 @@ func (n *Node) activated(id key.ID, p key.Purpose, err error) error {
 
 // suite is what the next seal under a key uses.
 func (n *Node) suite(id key.ID) envelope.Suite {
-	if n.counted[id] && !n.opts.extended {
+	if n.counted[id] && !n.opts.extended && !fips140.Enforced() {
 		return envelope.AES256GCM
 	}
 	return envelope.XAES256GCM
