@@ -4,18 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/applier"
+	"github.com/atrestdb/atrest/envelope"
 	"github.com/atrestdb/atrest/guard"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/nodeid"
+	"github.com/atrestdb/atrest/sidecar"
 )
 
 // parsed is the entry that a builder made.
@@ -30,7 +34,7 @@ func parsed[E applier.Entry](t testing.TB, entry []byte, err error) E {
 
 // builders are all that make an entry, with arguments that are good where keys and
 // states allow.
-func builders(n *atrest.Node, ctx context.Context, ms []nodeid.Member, id key.ID) map[string]func() ([]byte, error) {
+func builders(ctx context.Context, n *atrest.Node, ms []nodeid.Member, id key.ID) map[string]func() ([]byte, error) {
 	return map[string]func() ([]byte, error){
 		"bootstrap":      func() ([]byte, error) { return n.NewBootstrap(ctx, ms) },
 		"rotation":       func() ([]byte, error) { return n.NewRotation(ctx, key.Raft) },
@@ -50,7 +54,7 @@ func builders(n *atrest.Node, ctx context.Context, ms []nodeid.Member, id key.ID
 func TestBuildersBeforeTheBootstrap(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m := w.started("n1")[0]
-		for name, build := range builders(m.node, t.Context(), w.ids(), 7) {
+		for name, build := range builders(t.Context(), m.node, w.ids(), 7) {
 			entry, err := build()
 			switch name {
 			case "bootstrap":
@@ -294,6 +298,31 @@ func TestNewRegistration(t *testing.T) {
 	})
 }
 
+// Without an epoch there is nothing to register.
+func TestNewRegistrationWithoutAnEpoch(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.bootstrapped("n1")[0]
+		id := m.active(key.Storage)
+		m.stop()
+		m.fs = m.fs.Restart()
+		f, err := sidecar.Open(t.Context(), dir, uint64(nodeid.Derive("n1")), m.set(), sidecar.WithFS(m.fs))
+		require.NoError(t, err)
+		require.NoError(t, f.Update(func(tx *sidecar.Tx) error { return tx.SetEpoch(id, math.MaxUint16) }))
+		require.NoError(t, f.Close())
+
+		require.NoError(t, m.start())
+		require.Contains(t, m.seen, atrest.Event(atrest.EpochsExhausted{Key: id}))
+		_, err = m.node.NewRegistration(key.Storage)
+		require.ErrorContains(t, err, "no epoch left")
+		st := m.status(id)
+		require.Zero(t, st.Epoch)
+		require.False(t, st.Registered)
+		require.Equal(t, envelope.XAES256GCM, st.Suite)
+		w.commit(m, must(m.node.NewRotation(t.Context(), key.Storage)))
+		require.True(t, m.status(m.active(key.Storage)).Registered, "a rotation gives new ones")
+	})
+}
+
 func TestBatches(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		sizes := rapid.SliceOfN(rapid.OneOf(
@@ -326,6 +355,23 @@ func TestBatches(t *testing.T) {
 	})
 }
 
+// Batches use what an entry may have, to the last bytes.
+func TestBatchesAtTheLimit(t *testing.T) {
+	for size := applier.MaxRewrap/4 - 100; size < applier.MaxRewrap/4; size++ {
+		keys := make([]applier.WrappedKey, 4)
+		for i := range keys {
+			keys[i] = applier.WrappedKey{ID: key.ID(i + 1), Wrap: make([]byte, size)}
+		}
+		n := 0
+		for batch := range atrest.Batches(keys) {
+			_, err := applier.Generation2.Append(nil, applier.Rewrap{Keys: batch})
+			require.NoError(t, err, "%d keys of %d bytes", len(batch), size)
+			n++
+		}
+		require.Equal(t, size > applier.MaxRewrap/4-20, n > 1, "%d bytes", size)
+	}
+}
+
 func TestInParallel(t *testing.T) {
 	t.Run("all", func(t *testing.T) {
 		for _, n := range []int{0, 1, 63, 64, 65, 1000} {
@@ -335,14 +381,21 @@ func TestInParallel(t *testing.T) {
 		}
 	})
 	t.Run("the lowest error", func(t *testing.T) {
-		for range 200 {
-			err := atrest.InParallel(300, func(i int) error {
-				if i%10 == 7 {
+		for name, delay := range map[string]func(i int) int{
+			"first":   func(i int) int { return i },
+			"last":    func(i int) int { return 100 - i },
+			"between": func(i int) int { return (i + 50) % 100 },
+		} {
+			bubble(t, func(t *testing.T) {
+				err := atrest.InParallel(100, func(i int) error {
+					if i < 7 {
+						return nil
+					}
+					<-time.After(time.Duration(delay(i)))
 					return fmt.Errorf("number %d", i)
-				}
-				return nil
+				})
+				require.EqualError(t, err, "number 7", name)
 			})
-			require.EqualError(t, err, "number 7")
 		}
 	})
 	t.Run("no more after an error", func(t *testing.T) {

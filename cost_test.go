@@ -36,7 +36,7 @@ func (s *site) writes() (n int) {
 // an epoch, a row of the registry, a reservation. Others cost none, and nothing is
 // written behind an entry's back.
 func TestWritesOfEntries(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := newSite(t, crashfs.New())
 		require.NoError(t, s.begin())
 		require.Equal(t, 1, s.writes(), "the first start makes the file")
@@ -194,7 +194,7 @@ func TestOpenUnwrapsInParallel(t *testing.T) {
 func TestOpenEndsWhenAKEKHangs(t *testing.T) {
 	for _, what := range []string{"file key", "keys"} {
 		t.Run(what, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				k := kektest.New("kms:a")
 				s := newSite(t, crashfs.New())
 				s.set = must(kek.NewSet(k))

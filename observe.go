@@ -94,6 +94,9 @@ type (
 	// FileKeyRewrapped says that the file key was wrapped for the KEKs that are
 	// configured now, or why not.
 	FileKeyRewrapped struct{ Err error }
+	// HardwareFavours says at start which suite for extended nonces this processor is
+	// fastest with, see [WithSealing].
+	HardwareFavours struct{ Suite envelope.Suite }
 	// ReserveFailed says that it could not be made durable how much of a key is
 	// spoken for. Its count may be too low after a crash.
 	ReserveFailed struct {
@@ -215,4 +218,8 @@ func (e FileKeyRewrapped) log() (slog.Level, string, []slog.Attr) {
 
 func (e ReserveFailed) log() (slog.Level, string, []slog.Attr) {
 	return slog.LevelError, "reservation failed", []slog.Attr{keyAttr(e.Key), errAttr(e.Err)}
+}
+
+func (e HardwareFavours) log() (slog.Level, string, []slog.Attr) {
+	return slog.LevelInfo, "suite that the processor favours", []slog.Attr{slog.String("suite", e.Suite.String())}
 }

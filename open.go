@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/errors"
 
 	"github.com/atrestdb/atrest/applier"
+	"github.com/atrestdb/atrest/envelope"
 	"github.com/atrestdb/atrest/guard"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/keystore"
@@ -75,6 +76,7 @@ func newNode(cfg Config, o options) (*Node, error) {
 }
 
 func (n *Node) open(ctx context.Context, cfg Config) error {
+	n.observe(HardwareFavours{Suite: envelope.Favoured()})
 	if err := guard.Members(n.opts.members); err != nil {
 		return err
 	}

@@ -123,16 +123,8 @@ func (n *Node) activated(id key.ID, p key.Purpose, err error) error {
 	if err != nil {
 		return err
 	}
-	n.observe(KeyActivated{Key: id, Purpose: p, Suite: n.suite(id)})
+	n.observe(KeyActivated{Key: id, Purpose: p, Suite: n.keys.Suite(p)})
 	return nil
-}
-
-// suite is what the next seal under a key uses.
-func (n *Node) suite(id key.ID) envelope.Suite {
-	if (n.counted[id] || n.first()) && !n.opts.extended {
-		return envelope.AES256GCM
-	}
-	return envelope.XAES256GCM
 }
 
 // wanted is the key that a purpose may seal under at this moment.

@@ -24,6 +24,8 @@ type Status struct {
 	Keys           []KeyStatus // by ascending id
 	KEKs           []string    // ids of the configured KEKs
 	FileKeyCurrent bool        // the file key is wrapped for these
+	// Favoured is the suite for extended nonces that the processor is fastest with.
+	Favoured envelope.Suite
 	// Serving says that every value of the state can be opened and sealed. What it
 	// waits for stands in Waiting, in words.
 	Serving bool
@@ -65,6 +67,7 @@ func (n *Node) Status() Status {
 		StorageCutover: s.StorageCutover(),
 		RaftCutover:    s.RaftCutover(),
 		KEKs:           n.keks.IDs(),
+		Favoured:       envelope.Favoured(),
 		FileKeyCurrent: n.file.FileKeyCurrent(),
 	}
 	used := map[key.ID]keystore.KeyStatus{}

@@ -52,7 +52,7 @@ func TestStatusOfALife(t *testing.T) {
 		require.Len(t, st.Keys, 2)
 		id := m.active(key.Storage)
 		require.Equal(t, atrest.KeyStatus{
-			ID: id, Purpose: key.Storage, State: key.Active, Suite: envelope.AES256GCM,
+			ID: id, Purpose: key.Storage, State: key.Active, Suite: registered(),
 			Usage: envelope.Usage{Seals: 1, Bytes: 5}, Epoch: 1, Registered: true,
 		}, m.status(id))
 
@@ -76,6 +76,28 @@ func TestStatusOfALife(t *testing.T) {
 		require.Equal(t, []string{"the node is closed"}, st.Waiting)
 		require.False(t, st.Serving)
 	})
+}
+
+// The events say the same as Status about how is sealed.
+func TestSuiteOfEventsAndStatus(t *testing.T) {
+	for _, opts := range [][]atrest.Option{nil, {atrest.WithExtendedOnly()}} {
+		inWorld(t, func(t *testing.T, w *world) {
+			m := w.join("n1")[0]
+			m.opts = append(m.opts, opts...)
+			require.NoError(t, m.start())
+			w.commit(m, must(m.node.NewBootstrap(t.Context(), w.ids())))
+			suites := map[key.ID]envelope.Suite{}
+			for _, e := range m.seen {
+				if e, ok := e.(atrest.KeyActivated); ok {
+					suites[e.Key] = e.Suite
+				}
+			}
+			require.Len(t, suites, 2)
+			for id, suite := range suites {
+				require.Equal(t, m.status(id).Suite, suite)
+			}
+		})
+	}
 }
 
 // A missing key is named, with the time since when and the last reason, until it

@@ -68,7 +68,7 @@ func (f slowFile) Sync() error {
 // While a change of keys is on its way to a slow disk, values and payloads are sealed
 // and opened.
 func TestSealsDoNotWaitForTheDisk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := newSite(t, crashfs.New())
 		require.NoError(t, s.both())
 		require.NoError(t, s.node.Close())
@@ -318,7 +318,7 @@ func missing(n *atrest.Node) (ids []key.ID) {
 // A start needs one active key: with none it is tried again, with one it goes on, and
 // the rest arrives later.
 func TestOpenDuringAnOutage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := newSite(t, crashfs.New())
 		rotated(t, s, 3)
 		_, err := s.startWith(s.pure, (&outage{}).answer)
@@ -421,7 +421,7 @@ func TestRestoreDuringAnOutage(t *testing.T) {
 
 // A snapshot whose MAC key opens and others do not is taken; the others arrive later.
 func TestRestoreWithSomeKeysMissing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		old := newSite(t, crashfs.New())
 		require.NoError(t, old.both())
 		for range 3 {

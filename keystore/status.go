@@ -46,3 +46,14 @@ func (s *Store) Active(p key.Purpose) (key.ID, bool) {
 	}
 	return 0, false
 }
+
+// Suite returns what the next seal for a purpose uses, 0 if no key is active.
+func (s *Store) Suite(p key.Purpose) envelope.Suite {
+	if !p.Valid() {
+		return 0
+	}
+	if a := s.active[p].Load(); a != nil {
+		return a.sealer.Suite()
+	}
+	return 0
+}

@@ -312,9 +312,19 @@ func process(t *testing.T, env []string, args ...string) *exec.Cmd {
 
 func finish(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
+	return finishAfter(t, cmd, nil)
+}
+
+// finishAfter lets something happen while the process runs.
+func finishAfter(t *testing.T, cmd *exec.Cmd, meanwhile func()) result {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	require.NoError(t, cmd.Start())
+	if meanwhile != nil {
+		meanwhile()
+	}
+	err := cmd.Wait()
 	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
 		require.NoError(t, err)
 	}
@@ -350,20 +360,11 @@ func TestSignal(t *testing.T) {
 	cmd := process(t, nil, s.args("-out", s.path("out"))...)
 	in, err := cmd.StdinPipe()
 	require.NoError(t, err)
-	go func() {
-		_, _ = in.Write(bytes.Repeat([]byte("x"), 100_000))
-		for len(must(os.ReadDir(s.dir))) == 0 { // not begun yet
-			<-time.After(time.Millisecond)
-		}
-		_ = cmd.Process.Signal(os.Interrupt)
-	}()
-	finish(t, cmd).requireSentence(t, exitInterrupted, "interrupted")
+	finishAfter(t, cmd, func() {
+		_, err := in.Write(bytes.Repeat([]byte("x"), 100_000))
+		require.NoError(t, err)
+		require.Eventually(t, func() bool { return len(s.names(t)) > 0 }, time.Minute, time.Millisecond, "it has not begun")
+		require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	}).requireSentence(t, exitInterrupted, "interrupted")
 	require.Empty(t, s.names(t))
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }
