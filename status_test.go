@@ -26,7 +26,7 @@ func TestStatusOfALife(t *testing.T) {
 		require.NoError(t, err)
 		st := n.Status()
 		require.Equal(t, atrest.Status{
-			Name: "n1", Node: nodeid.Derive("n1"), Phase: "opened", KEKs: []string{"kms:a"}, FileKeyCurrent: true,
+			Name: "n1", Node: nodeid.Derive("n1"), Phase: "opened", KEKs: []string{"kms:a"}, FileKeyCurrent: true, Favoured: envelope.Favoured(),
 			Waiting: []string{"the host has not called Ready"},
 		}, st)
 		require.NoError(t, n.CatchUp(t.Context(), atrest.View{First: 1}))
@@ -145,7 +145,7 @@ func TestStatusText(t *testing.T) {
 			{ID: 7, Purpose: key.Storage, State: key.Active, Suite: envelope.AES256GCM, Usage: envelope.Usage{Seals: 1, Bytes: 2}, Epoch: 3, Registered: true},
 			{ID: 8, Purpose: key.Raft, State: key.OpenOnly, Missing: &atrest.MissingKey{Since: at, Attempts: 2, Err: "no answer"}},
 		},
-		KEKs: []string{"kms:a"}, FileKeyCurrent: true,
+		KEKs: []string{"kms:a"}, FileKeyCurrent: true, Favoured: envelope.Favoured(),
 		Waiting: []string{"raft key 8 is missing"},
 	}
 	require.Equal(t, strings.Join([]string{

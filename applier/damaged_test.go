@@ -61,7 +61,7 @@ func TestDamagedStates(t *testing.T) {
 		{"imported", `"index":0`, `"index":5,"raft_cutover":{"index":0}`, "want"},
 		{"imported", `"storage_cutover":{"index":0}`, `"storage_cutover":{"index":0},"raft_cutover":{"index":0}`, "a cutover at 0"},
 		{"imported", `"storage_cutover":{"index":0}`, `"storage_cutover":{"index":1}`, "a cutover at 1"},
-		{"generation 1", `"created":1`, `"created":0`, "a key that no entry brought"},
+		{"generation 1", `"created":1`, `"created":0`, "was not active from"},
 		{"generation 1", `"11 0 0"`, `"11 0 0 01000000000000000000000000000000"`, "a load id in generation 1"},
 		{"generation 1", `"created":1`, `"check":"01000000000000000000000000000000","created":1`, "a check value in generation 1"},
 		{"generation 1", `{"generation":1`, `{"generation":2`, "the cluster id"},
