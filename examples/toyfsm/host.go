@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"github.com/atrestdb/atrest"
@@ -36,7 +37,7 @@ type snapshot struct {
 // A replica is a database node: a map, and the encryption state beside it.
 type replica struct {
 	name    string
-	node    *atrest.Node
+	node    *atrest.Node      // nil while it is down
 	values  map[string]stored // its "disk"
 	applied uint64            // as durable as values
 	keyed   bool              // there are keys; as durable as values
@@ -56,6 +57,9 @@ func (c *cluster) start(ctx context.Context, r *replica, dir string) (err error)
 	r.node, err = atrest.Open(ctx, atrest.Config{Dir: dir, Name: r.name, KEK: c.keks, Propose: c.proposeEntry})
 	if err != nil {
 		return err
+	}
+	if !slices.Contains(c.replicas, r) {
+		c.replicas = append(c.replicas, r)
 	}
 	view := atrest.View{Applied: r.applied, First: c.first, HadKeys: r.keyed, Entries: c.entries}
 	if c.snapshot.index > 0 { // it replaces what the log no longer has
@@ -81,6 +85,15 @@ func (c *cluster) start(ctx context.Context, r *replica, dir string) (err error)
 	return r.node.Ready(ctx)
 }
 
+// shutdown ends a replica's process. It may be proposing, which Close waits for.
+func (c *cluster) shutdown(r *replica) error {
+	c.mu.Lock()
+	node := r.node
+	r.node = nil
+	c.mu.Unlock()
+	return node.Close()
+}
+
 // entries reads the log for CatchUp and for replay.
 func (c *cluster) entries(_ context.Context, from, to uint64, yield func(uint64, []byte) error) error {
 	for i := max(from, c.first); i <= to; i++ {
@@ -93,16 +106,24 @@ func (c *cluster) entries(_ context.Context, from, to uint64, yield func(uint64,
 
 func (c *cluster) last() uint64 { return c.first + uint64(len(c.log)) - 1 }
 
-// propose seals a payload, puts it into the log and applies it everywhere.
+// propose seals a payload, puts it into the log and applies it everywhere, but for
+// replicas that are down: they replay the log when they start.
 func (c *cluster) propose(payload []byte) (outcome applier.Outcome, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	data, err := c.replicas[0].node.Raft().Seal(nil, payload)
+	leader := c.replicas[0].node
+	if leader == nil {
+		return outcome, errors.New("the leader is down")
+	}
+	data, err := leader.Raft().Seal(nil, payload)
 	if err != nil {
 		return outcome, err
 	}
 	c.log = append(c.log, data)
 	for _, r := range c.replicas {
+		if r.node == nil {
+			continue
+		}
 		if outcome, err = r.apply(c.last(), data); err != nil && !errors.Is(err, atrest.ErrRejected) {
 			return outcome, fmt.Errorf("replica %s stops: %w", r.name, err)
 		}

@@ -87,7 +87,6 @@ func (s *story) add(ctx context.Context, name string) error {
 	if err := os.Mkdir(s.home(r), 0o700); err != nil {
 		return err
 	}
-	s.replicas = append(s.replicas, r)
 	return s.start(ctx, r, s.home(r))
 }
 
@@ -212,12 +211,14 @@ func (s *story) tryDestroy(k applier.Key) error {
 		members  []nodeid.ID
 		evidence []applier.Evidence
 	)
+	s.mu.Lock()
 	for _, r := range s.replicas {
 		members = append(members, r.node.ID())
 		evidence = append(evidence, applier.Evidence{
 			Node: r.node.ID(), Taken: r.applied, Live: r.count(k.ID), FirstLog: s.first, OldestSnapshot: s.snapshot.index,
 		})
 	}
+	s.mu.Unlock()
 	return s.change(s.leader().NewDestroy(k.ID, members, evidence))
 }
 
@@ -263,7 +264,7 @@ func keyOf(v stored) key.ID {
 // restart ends every process and starts it again from what lies on disk.
 func (s *story) restart(ctx context.Context) error {
 	for _, r := range s.replicas {
-		if err := r.node.Close(); err != nil {
+		if err := s.shutdown(r); err != nil {
 			return err
 		}
 		if err := s.start(ctx, r, s.home(r)); err != nil {

@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/atrestdb/atrest/kek"
+	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/nodeid"
 )
 
@@ -53,6 +57,44 @@ func TestAWrongStepIsAnError(t *testing.T) {
 	_, err := s.leader().NewBootstrap(t.Context(), []nodeid.Member{{Name: "a", ID: s.leader().ID()}})
 	require.Error(t, err)
 	require.NotZero(t, s.active())
+}
+
+// Replicas come and go while others propose: nobody misses an entry.
+func TestReplicasComeAndGo(t *testing.T) {
+	s := &story{cluster: newCluster(t), dir: t.TempDir(), out: t.Output()}
+	t.Cleanup(func() { require.NoError(t, s.close()) })
+	require.NoError(t, s.begin(t.Context()))
+	require.NoError(t, s.bootstrap(t.Context()))
+	require.NoError(t, s.cutovers(t.Context()))
+
+	var (
+		wg   sync.WaitGroup
+		done atomic.Bool
+	)
+	wg.Go(func() {
+		for i := 0; !done.Load(); i++ {
+			_, err := s.propose(fmt.Appendf(nil, "value %d\x00text", i))
+			assert.NoError(t, err)
+		}
+	})
+	for i := range 3 {
+		assert.NoError(t, s.add(t.Context(), fmt.Sprint("new ", i)))
+		r := s.replicas[1+i%2]
+		assert.NoError(t, s.shutdown(r))
+		assert.NoError(t, s.change(s.leader().NewRotation(t.Context(), key.Raft)))
+		assert.NoError(t, s.start(t.Context(), r, s.home(r)))
+	}
+	done.Store(true)
+	wg.Wait()
+	require.NoError(t, s.same())
+	require.NoError(t, s.check("value 0", "text", s.active()))
+
+	// The leader proposes nothing while it is down.
+	leader := s.replicas[0]
+	require.NoError(t, s.shutdown(leader))
+	_, err := s.propose([]byte("value\x00text"))
+	require.ErrorContains(t, err, "the leader is down")
+	require.NoError(t, s.start(t.Context(), leader, s.home(leader)))
 }
 
 func newCluster(t *testing.T) *cluster {
