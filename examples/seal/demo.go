@@ -28,11 +28,11 @@ func demonstrate(ctx context.Context, stdout io.Writer, p bars.Start) error {
 func demonstrateIn(ctx context.Context, dir string, stdout io.Writer, p bars.Start) error {
 	say := func(format string, args ...any) { fmt.Fprintf(stdout, format+"\n", args...) }
 	at := func(name string) string { return filepath.Join(dir, name) }
-	clear := make([]byte, demoSize)
-	rand.Read(clear)
+	plain := make([]byte, demoSize)
+	rand.Read(plain)
 	master := make([]byte, 32)
 	rand.Read(master)
-	if err := errors.Join(os.WriteFile(at("kek"), master, 0o600), os.WriteFile(at("clear"), clear, 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(at("kek"), master, 0o600), os.WriteFile(at("clear"), plain, 0o600)); err != nil {
 		return err
 	}
 	do := func(open bool, in, out string) error {
@@ -43,11 +43,11 @@ func demonstrateIn(ctx context.Context, dir string, stdout io.Writer, p bars.Sta
 	if err := do(false, "clear", "sealed"); err != nil {
 		return err
 	}
-	sealed, err := os.ReadFile(at("sealed"))
+	sealed, err := os.Stat(at("sealed"))
 	if err != nil {
 		return err
 	}
-	say("sealed   %d bytes as %d", len(clear), len(sealed))
+	say("sealed   %d bytes as %d", len(plain), sealed.Size())
 
 	if err := do(true, "sealed", "opened"); err != nil {
 		return err
@@ -56,17 +56,16 @@ func demonstrateIn(ctx context.Context, dir string, stdout io.Writer, p bars.Sta
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(clear, opened) {
+	if !bytes.Equal(plain, opened) {
 		return errors.New("what was opened is not what was sealed")
 	}
 	say("opened   all %d bytes are what they were", len(opened))
 
-	sealed[len(sealed)/2] ^= 1
-	if err := os.WriteFile(at("damaged"), sealed, 0o600); err != nil {
+	if err := flip(at("sealed"), sealed.Size()/2); err != nil {
 		return err
 	}
 	say("damaged  one bit in the middle")
-	err = do(true, "damaged", "opened again")
+	err = do(true, "sealed", "opened again")
 	if err == nil || !errors.As(err, new(refusal)) {
 		return errors.Join(errors.New("a damaged file was not refused"), err)
 	}
@@ -75,4 +74,19 @@ func demonstrateIn(ctx context.Context, dir string, stdout io.Writer, p bars.Sta
 	}
 	say("refused  it is damaged, and nothing of it was left")
 	return nil
+}
+
+// flip changes a bit of a file.
+func flip(path string, at int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	var b [1]byte
+	_, err = f.ReadAt(b[:], at)
+	if err == nil {
+		b[0] ^= 1
+		_, err = f.WriteAt(b[:], at)
+	}
+	return errors.Join(err, f.Close())
 }

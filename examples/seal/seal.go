@@ -54,7 +54,8 @@ func keysOf(ctx context.Context, keks *kek.Set, container []byte) (*keystore.Sto
 	if err != nil {
 		return nil, err
 	}
-	return keys, keys.Install(h.ID, h.Purpose, dek)
+	err = keys.Install(h.ID, h.Purpose, dek)
+	return keys, err
 }
 
 // A sink takes a stream. Nothing is there before Close, if it is a file.

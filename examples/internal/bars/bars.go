@@ -38,13 +38,19 @@ func Terminal(w *os.File) Start {
 // A terminalBar leaves out what a program cannot help: a bar that is not drawn.
 type terminalBar struct{ b *progressbar.ProgressBar }
 
+// Add moves the bar.
 func (t terminalBar) Add(n int) { _ = t.b.Add(n) }
-func (t terminalBar) Done()     { _ = t.b.Close() }
+
+// Done removes the bar.
+func (t terminalBar) Done() { _ = t.b.Close() }
 
 // Silent draws nothing anywhere.
 func Silent(context.Context, string, int64) Bar { return silent{} }
 
 type silent struct{}
 
+// Add does nothing.
 func (silent) Add(int) {}
-func (silent) Done()   {}
+
+// Done does nothing.
+func (silent) Done() {}
