@@ -312,7 +312,7 @@ func TestAdmitWaitsForTheRegistration(t *testing.T) {
 	var err error
 	h.node, err = h.open(h.mode())
 	require.NoError(t, err)
-	defer h.node.Close() //nolint:errcheck // The test is over.
+	defer h.node.Close()
 	require.NoError(t, h.node.CatchUp(t.Context(), atrest.View{Applied: h.last(), First: h.last() + 1, Snapshot: h.last(), HadKeys: true}))
 
 	ctx, cancel := context.WithCancel(t.Context())

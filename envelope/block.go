@@ -205,7 +205,8 @@ func (s *issuer) replace(i int, old *block, grant Usage) (unused Usage, err erro
 // counted nonces or of the salt. The mutex is held.
 func (s *issuer) newBlock(grant Usage) (*block, error) {
 	b := &block{seals: min(grant.Seals, blockSeals), bytes: min(grant.Bytes, maxGrant)}
-	if s.counted && s.issued < maxCounted {
+	switch {
+	case s.counted && s.issued < maxCounted:
 		b.seals = min(b.seals, maxCounted-s.issued)
 		b.base = s.start + s.issued
 		s.issued += b.seals
@@ -213,14 +214,14 @@ func (s *issuer) newBlock(grant Usage) (*block, error) {
 		b.header = Header{Suite: AES256GCM, KeyID: s.c.id}
 		binary.BigEndian.PutUint16(b.prefix[HeaderSize:], s.writer.Node16)
 		binary.BigEndian.PutUint16(b.prefix[HeaderSize+2:], s.writer.Epoch)
-	} else if s.chacha {
+	case s.chacha:
 		a, err := s.c.xchacha()
 		if err != nil {
 			return nil, err
 		}
 		b.aead = a
 		b.header = Header{Suite: XChaCha20Poly1305, KeyID: s.c.id}
-	} else {
+	default:
 		if err := s.freshSalt(); err != nil {
 			return nil, err
 		}
