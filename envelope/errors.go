@@ -15,8 +15,8 @@ var (
 	ErrShort = errors.New("envelope: too short")
 	// ErrSuite says that no envelope has this version and flag here.
 	ErrSuite = errors.New("envelope: unknown version or flag")
-	// ErrUnsupported says that the suite is known but not implemented or not
-	// allowed here.
+	// ErrUnsupported says that the suite is not allowed here: strict FIPS mode
+	// refuses it.
 	ErrUnsupported = errors.New("envelope: suite not supported")
 	// ErrKeyMismatch says that the envelope names another key.
 	ErrKeyMismatch = errors.New("envelope: sealed under another key")

@@ -45,7 +45,7 @@ func streamValues(t *testing.T, dek key.DEK) (map[string]any, [][]byte) {
 	k, err := st.StreamKey(7, salt)
 	require.NoError(t, err)
 	info := "atrest/v2/stream/keys\x00" + string(out.Bytes()[:46]) + "\x00\x00" + "test" + "data"
-	return map[string]any{
+	values := map[string]any{
 		"stream.Writer":       w,
 		"stream.Reader":       sealed.Reader,
 		"stream.ReaderAt":     random.ReaderAt,
@@ -54,9 +54,11 @@ func streamValues(t *testing.T, dek key.DEK) (map[string]any, [][]byte) {
 		"stream.FileReaderAt": random,
 		"stream.Place":        at,
 		"stream.Option":       stream.WithWorkers(2),
-	}, [][]byte{
+	}
+	secrets := [][]byte{
 		secret.Bytes(k),
 		secret.Expand(k, info, secret.Size),
 		secret.Expand(dek, "atrest/v2/stream", secret.Size),
 	}
+	return values, secrets
 }
