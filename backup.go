@@ -158,7 +158,8 @@ func backupPlace(i BackupInfo, snap []byte) stream.Place {
 }
 
 func writeData(ctx context.Context, w io.Writer, k streamKey, info *BackupInfo, snap []byte, write func(io.Writer) error) error {
-	s, err := stream.NewWriter(ctx, w, k, backupPlace(*info, snap))
+	// A machine may be cloned while it writes a backup.
+	s, err := stream.NewWriter(ctx, w, k, backupPlace(*info, snap), stream.WithRandomNonces())
 	if err != nil {
 		return err
 	}
