@@ -36,8 +36,7 @@ func TestValuesOpenUnderEveryLaterChoice(t *testing.T) {
 	require.NoError(t, err)
 	type sealed struct{ env, value, location []byte }
 	rapid.Check(t, func(rt *rapid.T) {
-		dir, err := os.MkdirTemp(t.TempDir(), "")
-		require.NoError(rt, err)
+		dir := t.TempDir()
 		var all []sealed
 		for range rapid.IntRange(1, 5).Draw(rt, "loads") {
 			choice := rapid.IntRange(0, len(choices)-1).Draw(rt, "choice")
