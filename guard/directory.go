@@ -12,23 +12,28 @@ import (
 )
 
 // EncryptionOff is for a host that runs without encryption: it refuses a directory
-// that holds keys.json. Values that are sealed would not open, and new ones would
-// be stored in clear.
+// that holds keys. Values that are sealed would not open, and new ones would be
+// stored in clear.
 func EncryptionOff(fsys durable.FS, dir string) error {
-	path := filepath.Join(dir, sidecar.FileName)
-	switch _, err := fsys.Lstat(path); {
-	case err == nil:
-		return &Refusal{
-			Reason: ErrEncryptionOff,
-			Detail: path + " is there",
-			Do:     "start this node with encryption configured",
+	for _, name := range keyFiles {
+		path := filepath.Join(dir, name)
+		switch _, err := fsys.Lstat(path); {
+		case err == nil:
+			return &Refusal{
+				Reason: ErrEncryptionOff,
+				Detail: path + " is there",
+				Do:     "start this node with encryption configured",
+			}
+		case !errors.Is(err, fs.ErrNotExist):
+			return errors.Wrapf(err, "guard: look for %s", path)
 		}
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	default:
-		return errors.Wrapf(err, "guard: look for %s", path)
 	}
+	return nil
 }
+
+// keyFiles are the files that hold keys. In generation-1 mode keys.json is only a
+// view of the second, which is enough for a node to have keys.
+var keyFiles = []string{sidecar.FileName, "keys.meta.json"}
 
 // Filesystem finds out by trying whether the file system of dir can replace a file
 // durably. It leaves nothing behind. The caller has the directory to itself. A

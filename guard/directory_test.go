@@ -64,6 +64,14 @@ func TestEncryptionOff(t *testing.T) {
 		r := refusal(t, guard.EncryptionOff(with(t, []byte(data), 0o600), dir), guard.ErrEncryptionOff)
 		require.Contains(t, r.Error(), filepath.Join(dir, "keys.json"))
 	}
+	for _, name := range []string{"keys.json", "keys.meta.json"} {
+		fsys := newFS()
+		f, err := fsys.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE, 0o600)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+		r := refusal(t, guard.EncryptionOff(fsys, dir), guard.ErrEncryptionOff)
+		require.Contains(t, r.Error(), filepath.Join(dir, name))
+	}
 	fsys := newFS()
 	fsys.FailAt(0, syscall.EACCES, crashfs.NotDone)
 	err := guard.EncryptionOff(fsys, dir)
