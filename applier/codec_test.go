@@ -312,6 +312,7 @@ func TestEntryLimits(t *testing.T) {
 		{"rows", applier.Generation2, func(n int) applier.Entry { return applier.Bootstrap{Writers: rows(applier.MaxBatch + n)} }},
 		{"members", applier.Generation2, func(n int) applier.Entry { return applier.Destroy{Members: members(applier.MaxMembers + n)} }},
 		{"evidence", applier.Generation2, func(n int) applier.Entry { return applier.Destroy{Evidence: evidence(applier.MaxMembers + n)} }},
+		{"keys to rewrap", applier.Generation2, func(n int) applier.Entry { return applier.Rewrap{Keys: wraps(applier.MaxKeys+n, 0)} }},
 		{"backup keys", applier.Generation2, func(n int) applier.Entry { return applier.BackupAdd{Keys: ids(applier.MaxKeys + n)} }},
 		{"rewrap", applier.Generation2, func(n int) applier.Entry {
 			const size = 1 << 16
