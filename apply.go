@@ -16,8 +16,9 @@ var _ applier.Applier = (*Node)(nil)
 // durable here. An entry that a former start applied, or that a snapshot brought,
 // does nothing. The outcome is the same on every replica; it is for the proposer.
 //
-// After an error nothing was applied: the host stops without advancing its applied
-// index, and after a restart it gets the same entry again. Entries of a later
+// After an error the host stops without advancing its applied index, and after a
+// restart it gets the same entry again, which does nothing if it was made durable
+// before the error. Entries of a later
 // version of this library are such an error, because skipping what others apply
 // would be a divergence.
 func (n *Node) Apply(index uint64, entry []byte) (applier.Outcome, error) {
