@@ -44,7 +44,7 @@ func (s *State) Apply(index uint64, e Entry) (*State, Outcome, error) {
 	case done:
 		return s, Outcome{Kind: NoOp, Op: e.op(), Why: ErrReplayed}, nil
 	}
-	t := &transition{next: *s, old: s, index: index, op: e.op(), keysShared: true, writersShared: true}
+	t := &transition{next: *s, index: index, op: e.op(), keysShared: true, writersShared: true}
 	err := t.apply(e)
 	var rejection *Rejection
 	switch {
@@ -82,7 +82,6 @@ func (s *State) Trial(e Entry) (Outcome, error) {
 // before it changes it.
 type transition struct {
 	next  State
-	old   *State
 	index uint64
 	op    Op
 
@@ -94,13 +93,11 @@ type transition struct {
 }
 
 func (t *transition) apply(e Entry) error {
-	switch e := e.(type) {
-	case Bootstrap:
-		return t.bootstrap(e)
-	case WriterGone, BackupForget, BackupAdd, Registration, Rotation, Rewrap, Stop, Destroy, EnableStorage, EnableRaft:
-		if !t.next.Bootstrapped() {
-			return t.reject(ErrNotBootstrapped, 0, 0)
-		}
+	if first, ok := e.(Bootstrap); ok {
+		return t.bootstrap(first)
+	}
+	if !t.next.Bootstrapped() {
+		return t.reject(ErrNotBootstrapped, 0, 0)
 	}
 	switch e := e.(type) {
 	case Registration:
