@@ -2,8 +2,10 @@ package atrest
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/errors"
@@ -38,7 +40,7 @@ type Generation1 struct {
 func WithGeneration1(g Generation1) Option { return func(o *options) { o.first = &g } }
 
 // metaName is the file of version 3 beside a view of version 2.
-const metaName = "keys.meta.json"
+const metaName = guard.MetaName
 
 // first reports whether the node runs in generation-1 mode.
 func (n *Node) first() bool { return n.opts.first != nil }
@@ -71,19 +73,23 @@ func (n *Node) sealed(index uint64, data []byte) bool {
 func (n *Node) openFirst(ctx context.Context, dir string) error {
 	n.view = filepath.Join(dir, generation1.FileName)
 	opts := []sidecar.Option{sidecar.WithFS(n.opts.fsys), sidecar.WithName(metaName)}
-	file, err := sidecar.Open(ctx, dir, uint64(n.id), n.keks, opts...)
+	var err error
+	n.file, err = sidecar.Open(ctx, dir, uint64(n.id), n.keks, opts...)
 	if errors.Is(err, fs.ErrNotExist) {
 		n.fresh = true
-		var found *generation1.File
-		if found, err = n.readView(); err == nil {
-			file, err = sidecar.Replace(ctx, dir, uint64(n.id), n.keks, func(tx *sidecar.Tx) error { return n.takeOver(tx, found) }, opts...)
-		}
+		n.file, err = sidecar.Replace(ctx, dir, uint64(n.id), n.keks, func(tx *sidecar.Tx) error {
+			found, err := n.readView()
+			if err != nil {
+				return err
+			}
+			return n.takeOver(tx, found)
+		}, opts...)
 	}
 	if err != nil {
-		return guard.Sidecar(err)
+		return n.refused(guard.Sidecar(err), dir)
 	}
-	n.file = file
-	return nil
+	// Under the lock nobody else is writing the view.
+	return errors.Wrapf(durable.Recover(n.opts.fsys, n.view), "atrest: %s", n.view)
 }
 
 // readView reads keys.json; nil if there is none.
@@ -93,13 +99,36 @@ func (n *Node) readView() (*generation1.File, error) {
 		return nil, nil //nolint:nilnil // There is none.
 	}
 	if err != nil {
-		return nil, err
+		return nil, guard.View(errors.Wrap(err, "atrest: the keys of generation 1"))
 	}
 	f, err := generation1.Parse(b)
-	if errors.Is(err, generation1.ErrVersion) {
-		return nil, errors.Wrapf(err, "atrest: %s is not of generation 1: if it was upgraded, leave out WithGeneration1", n.view)
+	return f, guard.View(errors.Wrapf(err, "atrest: %s", n.view))
+}
+
+// checkWritten refuses a keys.json that something else than this node has written since.
+// One that cannot be read, or is not there, is written again.
+func (n *Node) checkWritten(s *applier.State) error {
+	f, err := n.readView()
+	switch {
+	case errors.Is(err, generation1.ErrVersion):
+		return err
+	case err != nil || f == nil:
+		return nil //nolint:nilerr // It is only a view.
 	}
-	return f, errors.Wrapf(err, "atrest: %s", n.view)
+	var ids []key.ID
+	for id, k := range f.Keys {
+		if k.Epoch > n.file.Epoch(id) {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) > 0 {
+		id := slices.Min(ids)
+		return guard.ViewAhead(id, fmt.Sprintf("it has epoch %d, and that one %d", f.Keys[id].Epoch, n.file.Epoch(id)))
+	}
+	if f.Applied > s.Index() {
+		return guard.ViewAhead(0, fmt.Sprintf("it is of entry %d, and that one of entry %d", f.Applied, s.Index()))
+	}
+	return nil
 }
 
 // takeOver makes keys.meta.json of what keys.json and the host's store say.
@@ -177,23 +206,22 @@ func (n *Node) exhausted(claims []claim) error {
 }
 
 // recount goes on under an epoch that was raised, where seals do not wait for the
-// registration. n.mu is held.
+// registration, and under none where none is left. n.mu is held.
 func (n *Node) recount(id key.ID) error {
-	if !n.first() {
-		return nil
-	}
-	if n.epochs[id] == 0 {
-		return guard.EpochExhausted(id, n.file.Epoch(id))
-	}
-	n.spent[id] = false
 	k, ok := n.State().Key(id)
-	if !ok {
+	if !n.first() || !ok {
 		return nil
 	}
-	if err := n.settle(k.Purpose); err != nil {
-		return err
+	n.spent[id] = n.epochs[id] == 0
+	if n.epochs[id] != 0 {
+		return n.settle(k.Purpose)
 	}
-	return n.writeView(n.State())
+	if have, sealing := n.keys.Active(k.Purpose); sealing && have == id {
+		if err := n.keys.Deactivate(k.Purpose); err != nil {
+			return err
+		}
+	}
+	return guard.EpochExhausted(id, n.file.Epoch(id))
 }
 
 // Admit returns once the active storage key is one that this load is registered for, so

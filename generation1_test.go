@@ -16,6 +16,7 @@ import (
 	"github.com/atrestdb/atrest/applier"
 	"github.com/atrestdb/atrest/envelope"
 	"github.com/atrestdb/atrest/guard"
+	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/key/insecurekey"
@@ -33,8 +34,8 @@ const (
 
 // firstHost is a host in generation-1 mode whose log is what it proposed itself.
 type firstHost struct {
-	t    *testing.T
-	dir  string
+	t    testing.TB
+	fs   *crashfs.FS
 	keks *kek.Set
 	deks map[key.ID]key.DEK
 	rows []applier.RegistryRow
@@ -42,15 +43,17 @@ type firstHost struct {
 
 	mu    sync.Mutex
 	index uint64
+	log   [][]byte // the entries up to index
 }
 
 // newFirstHost makes a directory as the reference system left it.
-func newFirstHost(t *testing.T, version string) *firstHost {
+func newFirstHost(t testing.TB, version string) *firstHost {
 	t.Helper()
-	h := &firstHost{t: t, dir: t.TempDir(), deks: map[key.ID]key.DEK{}, index: foundIndex}
+	h := &firstHost{t: t, fs: crashfs.New(), deks: map[key.ID]key.DEK{}, index: foundIndex}
+	h.fs.Mkdir(dir)
 	b, err := os.ReadFile("sidecar/generation1/testdata/keys-" + version + ".json")
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(h.dir, "keys.json"), b, 0o600))
+	write(h.fs, b)
 
 	b, err = os.ReadFile("sidecar/generation1/testdata/kek_and_deks.json")
 	require.NoError(t, err)
@@ -82,10 +85,16 @@ func newFirstHost(t *testing.T, version string) *firstHost {
 	return h
 }
 
+// on is the same host on another disk, its next process.
+func (h *firstHost) on(fs *crashfs.FS) *firstHost {
+	return &firstHost{t: h.t, fs: fs, keks: h.keks, deks: h.deks, rows: h.rows, index: h.last(), log: h.log}
+}
+
 func (h *firstHost) propose(_ context.Context, entry []byte) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.index++
+	h.log = append(h.log, entry)
 	_, err := h.node.Apply(h.index, entry)
 	return err
 }
@@ -98,7 +107,13 @@ func (h *firstHost) last() uint64 {
 }
 
 func (h *firstHost) open(opts ...atrest.Option) (*atrest.Node, error) {
-	return atrest.Open(h.t.Context(), atrest.Config{Dir: h.dir, Name: "n1", KEK: h.keks, Propose: h.propose}, opts...)
+	c := atrest.Config{Dir: dir, Name: "n1", KEK: h.keks, Propose: h.propose}
+	return atrest.Open(h.t.Context(), c, append(opts, atrest.WithFS(h.fs))...)
+}
+
+func (h *firstHost) upgrade(cfg atrest.UpgradeConfig) (*atrest.Upgraded, error) {
+	cfg.Dir, cfg.Name, cfg.KEK = dir, "n1", h.keks
+	return atrest.Upgrade(h.t.Context(), cfg, atrest.WithFS(h.fs))
 }
 
 func (h *firstHost) mode() atrest.Option {
@@ -118,9 +133,7 @@ func (h *firstHost) start(opts ...atrest.Option) {
 // view reads keys.json.
 func (h *firstHost) view() *generation1.File {
 	h.t.Helper()
-	b, err := os.ReadFile(filepath.Join(h.dir, "keys.json"))
-	require.NoError(h.t, err)
-	f, err := generation1.Parse(b)
+	f, err := generation1.Parse(read(h.fs))
 	require.NoError(h.t, err)
 	return f
 }
@@ -234,19 +247,20 @@ func TestGeneration1Life(t *testing.T) {
 			require.NoError(t, h.node.Close())
 
 			// Upgrade.
-			cfg := atrest.UpgradeConfig{Dir: h.dir, Name: "n1", KEK: h.keks, DryRun: true}
-			u, err := atrest.Upgrade(t.Context(), cfg)
+			cfg := atrest.UpgradeConfig{DryRun: true}
+			u, err := h.upgrade(cfg)
 			require.NoError(t, err)
 			require.Len(t, u.Keys, 4)
 			require.Contains(t, u.String(), "would upgrade")
 			h.view() // still there
 			cfg.DryRun = false
-			u, err = atrest.Upgrade(t.Context(), cfg)
+			u, err = h.upgrade(cfg)
 			require.NoError(t, err)
 			require.EqualValues(t, 2, u.Epochs[rotated.ID])
-			_, err = atrest.Upgrade(t.Context(), cfg)
+			_, err = h.upgrade(cfg)
 			require.ErrorIs(t, err, atrest.ErrConfig, "a second time")
 			_, err = h.open(h.mode())
+			require.ErrorIs(t, err, guard.ErrTampered)
 			require.ErrorIs(t, err, generation1.ErrVersion)
 
 			events := make(registrations, 8)
@@ -280,7 +294,7 @@ func TestUpgradeOfAnotherMember(t *testing.T) {
 	first := newFirstHost(t, "v2")
 	first.start(first.mode())
 	require.NoError(t, first.node.Close())
-	_, err := atrest.Upgrade(t.Context(), atrest.UpgradeConfig{Dir: first.dir, Name: "n1", KEK: first.keks})
+	_, err := first.upgrade(atrest.UpgradeConfig{})
 	require.NoError(t, err)
 	first.start()
 	part, err := first.node.Snapshot()
@@ -290,14 +304,14 @@ func TestUpgradeOfAnotherMember(t *testing.T) {
 	second.start(second.mode())
 	require.NoError(t, second.node.Close())
 	epoch := second.view().Keys[foundStorage].Epoch
-	cfg := atrest.UpgradeConfig{Dir: second.dir, Name: "n1", KEK: second.keks, Adopt: part}
+	var cfg atrest.UpgradeConfig
 	bad := append([]byte(nil), part...)
 	bad[len(bad)-1] ^= 1
 	cfg.Adopt = bad
-	_, err = atrest.Upgrade(t.Context(), cfg)
+	_, err = second.upgrade(cfg)
 	require.ErrorIs(t, err, atrest.ErrSnapshot)
 	cfg.Adopt = part
-	u, err := atrest.Upgrade(t.Context(), cfg)
+	u, err := second.upgrade(cfg)
 	require.NoError(t, err)
 	require.Equal(t, first.node.State().Cluster(), u.Cluster)
 	require.GreaterOrEqual(t, u.Epochs[foundStorage], epoch)
@@ -336,7 +350,7 @@ func TestGeneration1RefusesExhaustedEpochs(t *testing.T) {
 	f.Keys[foundStorage] = k
 	b, err := f.Append(nil)
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(h.dir, "keys.json"), b, 0o600))
+	write(h.fs, b)
 	_, err = h.open(h.mode())
 	require.ErrorIs(t, err, guard.ErrEpochExhausted)
 }
@@ -346,11 +360,11 @@ func TestTheViewIsOnlyAView(t *testing.T) {
 	h := newFirstHost(t, "v2")
 	h.start(h.mode())
 	require.NoError(t, h.node.Close())
-	for _, spoil := range []func(path string) error{
-		os.Remove,
-		func(path string) error { return os.WriteFile(path, []byte("{"), 0o600) },
+	for _, spoil := range []func(){
+		func() { require.NoError(t, h.fs.Remove(keysJSON)) },
+		func() { write(h.fs, []byte("{")) },
 	} {
-		require.NoError(t, spoil(filepath.Join(h.dir, "keys.json")))
+		spoil()
 		h.start(h.mode())
 		require.Equal(t, foundStorage, h.view().Storage)
 		require.NoError(t, h.node.Close())

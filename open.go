@@ -93,6 +93,11 @@ func (n *Node) open(ctx context.Context, cfg Config) error {
 	if err := n.checkRows(state); err != nil {
 		return err
 	}
+	if n.first() {
+		if err := n.checkWritten(state); err != nil {
+			return err
+		}
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	deks, err := n.unwrapAll(ctx, state)
@@ -112,6 +117,9 @@ func (n *Node) openFile(ctx context.Context, dir string) error {
 	file, err := sidecar.Open(ctx, dir, uint64(n.id), n.keks, sidecar.WithFS(n.opts.fsys))
 	if errors.Is(err, fs.ErrNotExist) {
 		n.fresh = true
+		if err := guard.NotGeneration1(n.opts.fsys, dir); err != nil {
+			return err
+		}
 		file, err = sidecar.Create(ctx, dir, uint64(n.id), n.keks, sidecar.WithFS(n.opts.fsys))
 	}
 	if err != nil {

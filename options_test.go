@@ -3,7 +3,6 @@ package atrest_test
 import (
 	"bytes"
 	"crypto/fips140"
-	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -68,7 +67,7 @@ func TestValuesOpenUnderEveryLaterChoice(t *testing.T) {
 // restart and upgrade as well, compressed values included.
 func TestGeneration1FromTheBeginning(t *testing.T) {
 	h := newFirstHost(t, "v2")
-	require.NoError(t, os.Remove(h.dir+"/keys.json"))
+	require.NoError(t, h.fs.Remove(keysJSON))
 	h.rows, h.index = nil, 0
 	mode := []atrest.Option{atrest.WithGeneration1(atrest.Generation1{}), atrest.WithSealing(envelope.WithCompression())}
 	start := func(opts ...atrest.Option) {
@@ -116,7 +115,7 @@ func TestGeneration1FromTheBeginning(t *testing.T) {
 	seal(envelope.AES256GCMSnappy)
 	require.NoError(t, h.node.Close())
 
-	_, err := atrest.Upgrade(t.Context(), atrest.UpgradeConfig{Dir: h.dir, Name: "n1", KEK: h.keks})
+	_, err := h.upgrade(atrest.UpgradeConfig{})
 	require.NoError(t, err)
 	start(atrest.WithExtendedOnly())
 	seal(envelope.XAES256GCM)

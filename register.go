@@ -127,6 +127,9 @@ func (n *Node) raise(id key.ID) error {
 		if err != nil {
 			return err
 		}
+		if err := n.writeView(n.State()); err != nil {
+			return err // before anything is sealed under it
+		}
 	}
 	n.epochs[id] = epoch
 	n.tellEpoch(claim{id: id, epoch: epoch})

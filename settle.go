@@ -113,8 +113,12 @@ func (n *Node) settle(p key.Purpose) error {
 		n.spent[want] = true
 		err := n.keys.ActivateCounted(want, envelope.Writer{Node16: n.id.Node16(), Epoch: n.epochs[want]})
 		return n.activated(want, p, err)
-	case have != want:
+	case have == want && sealing:
+		return nil
+	case !n.first():
 		return n.activated(want, p, n.keys.Activate(want))
+	case sealing: // generation 1 seals with counted nonces or not at all
+		return n.keys.Deactivate(p)
 	}
 	return nil
 }

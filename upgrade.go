@@ -14,6 +14,7 @@ import (
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/sidecar"
+	"github.com/atrestdb/atrest/sidecar/generation1"
 )
 
 // UpgradeConfig is a directory in generation-1 mode that is to become one of
@@ -62,7 +63,8 @@ func (u Upgraded) String() string {
 //
 // keys.json becomes version 3 in one durable replacement. keys.meta.json is renamed to
 // keys.meta.json.generation1 after it and is not needed any more. A call that was cut
-// short is repeated.
+// short is repeated: where keys.json is of version 3 already, only the renaming is left,
+// and nothing that the node has done since is undone.
 func Upgrade(ctx context.Context, cfg UpgradeConfig, opts ...Option) (*Upgraded, error) {
 	o := defaults()
 	for _, opt := range opts {
@@ -94,19 +96,67 @@ func (n *Node) upgrade(ctx context.Context, cfg UpgradeConfig) (*Upgraded, error
 	if err != nil {
 		return nil, err
 	}
+	switch err := n.checkWritten(old); {
+	case errors.Is(err, generation1.ErrVersion):
+		return n.resumeUpgrade(ctx, cfg, meta)
+	case err != nil:
+		return nil, err
+	}
 	next, err := n.upgraded(ctx, old, cfg.Adopt)
 	if err != nil {
 		return nil, err
 	}
-	u := &Upgraded{Cluster: next.Cluster(), Index: next.Index(), Epochs: map[key.ID]uint16{}, DryRun: cfg.DryRun}
-	for k := range next.Keys() {
+	u := report(next, cfg, func(id key.ID) uint16 { return n.keptEpoch(next, id) })
+	if cfg.DryRun {
+		return u, nil
+	}
+	if err := n.replaceView(ctx, cfg.Dir, next); err != nil {
+		return nil, err
+	}
+	return u, n.retire(cfg.Dir, meta)
+}
+
+func report(s *applier.State, cfg UpgradeConfig, epoch func(key.ID) uint16) *Upgraded {
+	u := &Upgraded{Cluster: s.Cluster(), Index: s.Index(), Epochs: map[key.ID]uint16{}, DryRun: cfg.DryRun}
+	for k := range s.Keys() {
 		u.Keys = append(u.Keys, k.ID)
-		u.Epochs[k.ID] = n.file.Epoch(k.ID)
+		u.Epochs[k.ID] = epoch(k.ID)
+	}
+	return u
+}
+
+// resumeUpgrade ends an upgrade that was cut short after keys.json was replaced.
+func (n *Node) resumeUpgrade(ctx context.Context, cfg UpgradeConfig, meta string) (*Upgraded, error) {
+	file, err := sidecar.Open(ctx, cfg.Dir, uint64(n.id), n.keks, sidecar.WithFS(n.opts.fsys))
+	if err != nil {
+		return nil, guard.Sidecar(err)
+	}
+	u, err := n.resumed(file, cfg)
+	if err := errors.CombineErrors(err, file.Close()); err != nil {
+		return nil, err
 	}
 	if cfg.DryRun {
 		return u, nil
 	}
-	return u, n.finishUpgrade(ctx, cfg.Dir, meta, next)
+	return u, n.retire(cfg.Dir, meta)
+}
+
+// resumed reports what a file of generation 2 beside keys.meta.json holds.
+func (n *Node) resumed(file *sidecar.File, cfg UpgradeConfig) (*Upgraded, error) {
+	s, err := applier.ParseJSON(file.State())
+	if err != nil || s.Generation() != applier.Generation2 || !s.Bootstrapped() {
+		return nil, errors.CombineErrors(configError("%s is of version 3 and holds no keys: move it away", file.Path()), err)
+	}
+	if cfg.Adopt != nil {
+		p, err := parsePart(cfg.Adopt)
+		if err != nil {
+			return nil, err
+		}
+		if other := p.state.Cluster(); other != s.Cluster() {
+			return nil, errors.Wrapf(ErrOtherCluster, "atrest: %s was upgraded to cluster %s, and the snapshot is of cluster %s", file.Path(), s.Cluster(), other)
+		}
+	}
+	return report(s, cfg, file.Epoch), nil
 }
 
 // upgraded makes the new state, or takes the first member's.
@@ -165,15 +215,20 @@ func (n *Node) adopted(ctx context.Context, old *applier.State, snap []byte) (*a
 	return p.state, nil
 }
 
-// finishUpgrade replaces keys.json, and then takes what is not needed out of the way.
-func (n *Node) finishUpgrade(ctx context.Context, dir, meta string, next *applier.State) error {
+// keptEpoch is the highest epoch that this node has had for a key.
+func (n *Node) keptEpoch(next *applier.State, id key.ID) uint16 {
+	epoch := n.file.Epoch(id)
+	if row, ok := next.Writer(id, n.id.Node16()); ok && row.Node == n.id {
+		epoch = max(epoch, row.Last)
+	}
+	return epoch
+}
+
+// replaceView puts a keys.json of version 3 in place of the view.
+func (n *Node) replaceView(ctx context.Context, dir string, next *applier.State) error {
 	file, err := sidecar.Replace(ctx, dir, uint64(n.id), n.keks, func(tx *sidecar.Tx) error {
 		for k := range next.Keys() {
-			epoch := n.file.Epoch(k.ID)
-			if row, ok := next.Writer(k.ID, n.id.Node16()); ok && row.Node == n.id {
-				epoch = max(epoch, row.Last)
-			}
-			if epoch > 0 {
+			if epoch := n.keptEpoch(next, k.ID); epoch > 0 {
 				if err := tx.SetEpoch(k.ID, epoch); err != nil {
 					return err
 				}
@@ -187,9 +242,11 @@ func (n *Node) finishUpgrade(ctx context.Context, dir, meta string, next *applie
 	if err != nil {
 		return guard.Sidecar(err)
 	}
-	if err := file.Close(); err != nil {
-		return err
-	}
+	return file.Close()
+}
+
+// retire takes keys.meta.json out of the way once nothing needs it.
+func (n *Node) retire(dir, meta string) error {
 	if err := n.opts.fsys.Rename(meta, meta+".generation1"); err != nil {
 		return errors.Wrapf(err, "atrest: the upgrade is done; %s is not needed any more and could not be renamed", meta)
 	}

@@ -33,7 +33,7 @@ func EncryptionOff(fsys durable.FS, dir string) error {
 
 // keyFiles are the files that hold keys. In generation-1 mode keys.json is only a
 // view of the second, which is enough for a node to have keys.
-var keyFiles = []string{sidecar.FileName, "keys.meta.json"}
+var keyFiles = []string{sidecar.FileName, MetaName}
 
 // Filesystem finds out by trying whether the file system of dir can replace a file
 // durably. It leaves nothing behind. The caller has the directory to itself. A

@@ -17,6 +17,7 @@ import (
 	"github.com/atrestdb/atrest/kek/kektest"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/nodeid"
+	"github.com/atrestdb/atrest/sidecar/generation1"
 )
 
 var digests = regexp.MustCompile(`\b[0-9a-f]{16}\b`)
@@ -39,6 +40,9 @@ func TestTexts(t *testing.T) {
 		"keys-missing":    textOfKeysMissing,
 		"behind-log":      textOfBehindLog,
 		"divergence":      textOfDivergence,
+		"view":            textOfView,
+		"view-ahead":      func(*testing.T, *datadriven.TestData) error { return guard.ViewAhead(7, "it has epoch 9, and that one 8") },
+		"not-generation1": textOfNotGeneration1,
 	}
 	datadriven.RunTest(t, "testdata/texts", func(t *testing.T, d *datadriven.TestData) string {
 		if d.Cmd == "epoch-warning" {
@@ -71,6 +75,30 @@ func textOfEncryptionOff(t *testing.T, d *datadriven.TestData) error {
 		fsys.FailAt(0, os.ErrPermission, crashfs.NotDone)
 	}
 	return guard.EncryptionOff(fsys, dir)
+}
+
+// textOfView parses its input.
+func textOfView(_ *testing.T, d *datadriven.TestData) error {
+	_, err := generation1.Parse([]byte(d.Input))
+	return guard.View(err)
+}
+
+func textOfNotGeneration1(t *testing.T, d *datadriven.TestData) error {
+	t.Helper()
+	fsys := newFS()
+	if d.HasArg("keys.meta.json") {
+		f, err := fsys.OpenFile(dir+"/"+guard.MetaName, os.O_CREATE|os.O_WRONLY, 0o600)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+	}
+	if d.HasArg("no-permission") {
+		fsys.FailAt(0, os.ErrPermission, crashfs.NotDone)
+	}
+	return guard.NotGeneration1(fsys, dir)
 }
 
 // textOfUnwrapped has an argument for each key: its id, and what became of it.

@@ -48,7 +48,7 @@ var rows = map[string]row{
 	"stream": {ours: []string{"key", "envelope", "keystore", "internal/durable", "internal/secret"}},
 
 	"guard": {
-		ours:    []string{"key", "nodeid", "sidecar", "applier", "kek", "internal/durable"},
+		ours:    []string{"key", "nodeid", "sidecar", "sidecar/generation1", "applier", "kek", "internal/durable"},
 		outside: []string{cockroachErrors},
 	},
 
