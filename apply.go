@@ -68,7 +68,7 @@ func (n *Node) register(o applier.Outcome) {
 		return
 	}
 	for _, w := range o.Writers {
-		if w.Node == n.id && w.Load == n.load && w.Last == n.epochs[w.Key] {
+		if n.own(w) {
 			n.counted[w.Key] = true
 			n.observe(Registered{Key: w.Key, Epoch: w.Last})
 		}
@@ -84,4 +84,9 @@ func (n *Node) mirror(rows []applier.Writer) error {
 }
 
 // takePrepared returns the DEK that Prepare unwrapped for a key.
-func (n *Node) takePrepared(k applier.Key) (key.DEK, bool) { return n.prepared.take(k, time.Now()) }
+func (n *Node) takePrepared(k applier.Key) (key.DEK, bool) {
+	if n.first() {
+		k.Check = headerFirst(k.ID, k.Container).Check
+	}
+	return n.prepared.take(k, time.Now())
+}

@@ -111,9 +111,9 @@ func (n *Node) newKey(ctx context.Context, cluster key.ClusterID, p key.Purpose,
 	if err != nil {
 		return w, err
 	}
-	h := key.Header{ID: id}
-	if !n.first() {
-		h = key.Header{Cluster: cluster, ID: id, Purpose: p, Check: key.CheckOf(dek)}
+	h := key.Header{Cluster: cluster, ID: id, Purpose: p, Check: key.CheckOf(dek)}
+	if n.first() {
+		h = headerFirst(id, w.Wrap)
 	}
 	n.keep(h, dek)
 	return w, nil
@@ -266,6 +266,7 @@ func (n *Node) NewRegistration(p key.Purpose) ([]byte, error) {
 	if n.epochs[k.ID] == 0 {
 		return nil, errors.Newf("atrest: this node has no epoch left for key %s; it seals with suite 0x03 until the next rotation", k.ID)
 	}
+	n.proposed[k.ID] = n.epochs[k.ID]
 	return n.built(n.registration(k.ID))
 }
 

@@ -176,7 +176,7 @@ func (n *Node) Ready(ctx context.Context) error {
 	case n.phase == ready:
 		return nil
 	}
-	if err := n.checkRows(n.State()); err != nil {
+	if err := n.checkRows(n.State(), n.file.Epoch); err != nil {
 		return err
 	}
 	if n.opts.several && n.State().RaftCutover().Active {

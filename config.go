@@ -12,6 +12,7 @@ import (
 	"github.com/atrestdb/atrest/guard"
 	"github.com/atrestdb/atrest/internal/durable"
 	"github.com/atrestdb/atrest/kek"
+	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/keystore"
 	"github.com/atrestdb/atrest/nodeid"
 )
@@ -132,6 +133,19 @@ func (c Config) check(o options) error {
 		return configError("generation-1 mode needs nonces that strict FIPS mode does not allow")
 	case o.fsys == nil:
 		return configError("the file system is nil: leave the option out")
+	}
+	return trySealing(o.sealing)
+}
+
+// trySealing finds out now whether values can be sealed as the options say: strict FIPS
+// mode refuses suite 0x04, and once a key is active that would halt a replica.
+func trySealing(opts []envelope.SealerOption) error {
+	c, err := envelope.NewCipher(1, key.NewDEK())
+	if err == nil {
+		_, err = c.NewSealer(nil, opts...)
+	}
+	if err != nil {
+		return errors.CombineErrors(configError("WithSealing: %v", err), err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -18,12 +19,19 @@ import (
 	"github.com/atrestdb/atrest/sidecar/generation1"
 )
 
-// Generation1 is what a host knows of a directory that the reference system wrote, at
-// the first start in generation-1 mode. Later starts do not look at it.
+// Generation1 is what a host says of a directory in generation-1 mode. The zero value
+// is that of a new cluster, and of every start after the first.
 type Generation1 struct {
-	// Applied is the host's durable applied index.
+	// TakeOver is true for the one start that takes over the keys.json of the
+	// reference system. Nothing authenticates that file: whoever may write to the
+	// directory decides in that start what is active, what is sealed and which key
+	// is which. Later starts believe keys.meta.json alone, and refuse to go on where
+	// it is missing.
+	TakeOver bool
+	// Applied is the host's durable applied index, for a start that takes over.
 	Applied uint64
-	// Registry has the rows of the writer registry in the host's store.
+	// Registry has the rows of the writer registry in the host's store, for a start
+	// that takes over. [WithMirror] keeps them there.
 	Registry []applier.RegistryRow
 }
 
@@ -64,30 +72,43 @@ func (n *Node) frame() string {
 // the index does.
 func (n *Node) sealed(index uint64, data []byte) bool {
 	if n.first() {
-		return len(data) > 0 && n.aboveCutover(index)
+		return !n.neverSealed(data) && n.aboveCutover(index)
 	}
 	return framed(data)
 }
 
-// openFirst opens keys.meta.json, or makes it from what the reference system left.
+// neverSealed is true of an empty payload in generation 1.
+func (n *Node) neverSealed(data []byte) bool { return n.first() && len(data) == 0 }
+
+// openFirst opens keys.meta.json, or makes it from what the reference system left. It
+// writes nothing before all that can refuse such a start has been looked at.
 func (n *Node) openFirst(ctx context.Context, dir string) error {
 	n.view = filepath.Join(dir, generation1.FileName)
 	opts := []sidecar.Option{sidecar.WithFS(n.opts.fsys), sidecar.WithName(metaName)}
-	var err error
-	n.file, err = sidecar.Open(ctx, dir, uint64(n.id), n.keks, opts...)
+	timed, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
+	defer cancel()
+	file, err := sidecar.Open(timed, dir, uint64(n.id), n.keks, opts...)
+	if err == nil && n.opts.first.TakeOver && string(file.State()) == "null" && file.Through() == 0 {
+		// An earlier start found nothing.
+		if err = file.Close(); err == nil {
+			err = fs.ErrNotExist
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		n.fresh = true
-		n.file, err = sidecar.Replace(ctx, dir, uint64(n.id), n.keks, func(tx *sidecar.Tx) error {
-			found, err := n.readView()
-			if err != nil {
-				return err
-			}
-			return n.takeOver(tx, found)
+		var refusal error
+		file, err = sidecar.Replace(timed, dir, uint64(n.id), n.keks, func(tx *sidecar.Tx) error {
+			refusal = n.takeOver(ctx, tx)
+			return refusal
 		}, opts...)
+		if refusal != nil {
+			return refusal
+		}
 	}
 	if err != nil {
 		return n.refused(guard.Sidecar(err), dir)
 	}
+	n.file = file
 	// Under the lock nobody else is writing the view.
 	return errors.Wrapf(durable.Recover(n.opts.fsys, n.view), "atrest: %s", n.view)
 }
@@ -115,15 +136,13 @@ func (n *Node) checkWritten(s *applier.State) error {
 	case err != nil || f == nil:
 		return nil //nolint:nilerr // It is only a view.
 	}
-	var ids []key.ID
-	for id, k := range f.Keys {
-		if k.Epoch > n.file.Epoch(id) {
-			ids = append(ids, id)
+	for _, id := range slices.Sorted(maps.Keys(f.Keys)) {
+		if _, known := s.Key(id); !known {
+			return guard.ViewAhead(id, "that one does not have it")
 		}
-	}
-	if len(ids) > 0 {
-		id := slices.Min(ids)
-		return guard.ViewAhead(id, fmt.Sprintf("it has epoch %d, and that one %d", f.Keys[id].Epoch, n.file.Epoch(id)))
+		if have, got := n.file.Epoch(id), f.Keys[id].Epoch; got > have {
+			return guard.ViewAhead(id, fmt.Sprintf("it has epoch %d, and that one %d", got, have))
+		}
 	}
 	if f.Applied > s.Index() {
 		return guard.ViewAhead(0, fmt.Sprintf("it is of entry %d, and that one of entry %d", f.Applied, s.Index()))
@@ -132,10 +151,33 @@ func (n *Node) checkWritten(s *applier.State) error {
 }
 
 // takeOver makes keys.meta.json of what keys.json and the host's store say.
-func (n *Node) takeOver(tx *sidecar.Tx, f *generation1.File) error {
-	if f == nil {
-		return nil
+func (n *Node) takeOver(ctx context.Context, tx *sidecar.Tx) error {
+	f, err := n.readView()
+	if err != nil || f == nil || len(f.Keys) == 0 {
+		return err
 	}
+	if !n.opts.first.TakeOver {
+		return guard.NotTakenOver(n.view)
+	}
+	s, err := n.foundState(f)
+	if err != nil {
+		return err
+	}
+	if err := n.checkFound(ctx, s, f); err != nil {
+		return err
+	}
+	for id, k := range f.Keys {
+		if k.Epoch > 0 {
+			if err := tx.SetEpoch(id, k.Epoch); err != nil {
+				return err
+			}
+		}
+	}
+	return tx.SetState(s.AppendJSON(nil))
+}
+
+// foundState is the state that a keys.json of the reference system stands for.
+func (n *Node) foundState(f *generation1.File) (*applier.State, error) {
 	found := applier.Found{
 		Index: max(n.opts.first.Applied, f.Applied), Storage: f.Storage, Raft: f.Raft,
 		StorageCutover: applier.Cutover{Active: f.StorageActive, Index: f.StorageCutover},
@@ -144,17 +186,31 @@ func (n *Node) takeOver(tx *sidecar.Tx, f *generation1.File) error {
 	}
 	for id, k := range f.Keys {
 		found.Keys = append(found.Keys, applier.Key{ID: id, Purpose: k.Purpose, Container: k.Wrapped})
-		if k.Epoch > 0 {
-			if err := tx.SetEpoch(id, k.Epoch); err != nil {
+	}
+	s, err := applier.TakeOver(found)
+	return s, errors.Wrapf(err, "atrest: taking over %s", n.view)
+}
+
+// checkFound refuses what every start refuses, before a take-over is final.
+func (n *Node) checkFound(ctx context.Context, s *applier.State, f *generation1.File) error {
+	if err := n.checkRows(s, func(id key.ID) uint16 { return f.Keys[id].Epoch }); err != nil {
+		return err
+	}
+	var results []guard.Unwrap
+	for _, u := range n.unwrapKeys(ctx, slices.Collect(s.Keys())) {
+		results = append(results, u.result())
+	}
+	if err := guard.Unwrapped(results); err != nil {
+		return err
+	}
+	for _, p := range purposes {
+		if k, ok := s.Active(p); ok {
+			if err := guard.EpochExhausted(k.ID, f.Keys[k.ID].Epoch); err != nil {
 				return err
 			}
 		}
 	}
-	s, err := applier.TakeOver(found)
-	if err != nil {
-		return err
-	}
-	return tx.SetState(s.AppendJSON(nil))
+	return nil
 }
 
 // writeView rewrites keys.json from what is durable. n.mu is held.
@@ -228,6 +284,12 @@ func (n *Node) recount(id key.ID) error {
 // that no other load can count the same nonces. In generation-1 mode a host calls it
 // before each write that does not come through the log; in generation 2 it returns at
 // once, because seals need no registration there.
+//
+// It is as sure as generation 1 can be. A rotation that commits after it is sealed under
+// at once, by an epoch of this load's own that is not registered yet; and of two loads
+// that ran from copies of one directory and proposed the same epoch, neither learns that
+// the row is the other's. There the random start of every count is what keeps nonces
+// apart.
 func (n *Node) Admit(ctx context.Context) error {
 	for {
 		ch := n.change()

@@ -2,6 +2,7 @@ package atrest_test
 
 import (
 	"context"
+	"crypto/fips140"
 	"encoding/hex"
 	"encoding/json"
 	"math"
@@ -36,6 +37,7 @@ const (
 type firstHost struct {
 	t    testing.TB
 	fs   *crashfs.FS
+	kek  kek.KEK
 	keks *kek.Set
 	deks map[key.ID]key.DEK
 	rows []applier.RegistryRow
@@ -49,6 +51,9 @@ type firstHost struct {
 // newFirstHost makes a directory as the reference system left it.
 func newFirstHost(t testing.TB, version string) *firstHost {
 	t.Helper()
+	if fips140.Enforced() {
+		t.Skip("generation 1 is refused in strict FIPS mode, see TestStrictFIPS")
+	}
 	h := &firstHost{t: t, fs: crashfs.New(), deks: map[key.ID]key.DEK{}, index: foundIndex}
 	h.fs.Mkdir(dir)
 	b, err := os.ReadFile("sidecar/generation1/testdata/keys-" + version + ".json")
@@ -66,9 +71,9 @@ func newFirstHost(t testing.TB, version string) *firstHost {
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "kek")
 	require.NoError(t, os.WriteFile(path, raw, 0o600))
-	k, err := kek.File(path)
+	h.kek, err = kek.File(path)
 	require.NoError(t, err)
-	h.keks, err = kek.NewSet(k)
+	h.keks, err = kek.NewSet(h.kek)
 	require.NoError(t, err)
 	for name, text := range secrets.DEKs {
 		id, err := key.ParseID(name)
@@ -87,7 +92,7 @@ func newFirstHost(t testing.TB, version string) *firstHost {
 
 // on is the same host on another disk, its next process.
 func (h *firstHost) on(fs *crashfs.FS) *firstHost {
-	return &firstHost{t: h.t, fs: fs, keks: h.keks, deks: h.deks, rows: h.rows, index: h.last(), log: h.log}
+	return &firstHost{t: h.t, fs: fs, kek: h.kek, keks: h.keks, deks: h.deks, rows: h.rows, index: h.last(), log: h.log}
 }
 
 func (h *firstHost) propose(_ context.Context, entry []byte) error {
@@ -117,7 +122,7 @@ func (h *firstHost) upgrade(cfg atrest.UpgradeConfig) (*atrest.Upgraded, error) 
 }
 
 func (h *firstHost) mode() atrest.Option {
-	return atrest.WithGeneration1(atrest.Generation1{Applied: foundIndex, Registry: h.rows})
+	return atrest.WithGeneration1(atrest.Generation1{TakeOver: true, Applied: foundIndex, Registry: h.rows})
 }
 
 func (h *firstHost) start(opts ...atrest.Option) {

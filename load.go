@@ -3,6 +3,7 @@ package atrest
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"math"
 	"slices"
@@ -47,26 +48,45 @@ func (m *missing) again() {
 func (n *Node) observe(e Event) { n.opts.observer.Observe(e) }
 
 // unwrap asks the KEKs for the DEK of a key. n.mu need not be held.
-func (n *Node) unwrap(ctx context.Context, id key.ID, container []byte) (key.Header, key.DEK, error) {
-	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
-	defer cancel()
-	start := time.Now()
-	h, dek, err := n.unwrapAs(ctx, id, container)
-	n.observe(KEKCall{Op: "unwrap", Key: id, Took: time.Since(start), Err: err})
+func (n *Node) unwrap(ctx context.Context, id key.ID, wrapped []byte) (key.Header, key.DEK, error) {
+	if !n.first() {
+		return n.unwrapContainer(ctx, id, wrapped)
+	}
+	h := headerFirst(id, wrapped)
+	var dek key.DEK
+	err := n.callKEK(ctx, "unwrap", id, func(ctx context.Context) (err error) {
+		dek, err = n.keks.UnwrapGeneration1(ctx, id, wrapped)
+		return err
+	})
 	return h, dek, err
 }
 
-// unwrapAs is unwrap for the generation that the node runs in. In generation 1 a wrap
-// has no header; that of the result has the id alone.
-func (n *Node) unwrapAs(ctx context.Context, id key.ID, wrapped []byte) (key.Header, key.DEK, error) {
-	if !n.first() {
-		return n.keks.UnwrapDEK(ctx, wrapped)
-	}
-	dek, err := n.keks.UnwrapGeneration1(ctx, id, wrapped)
-	if err != nil {
-		return key.Header{}, key.DEK{}, err
-	}
-	return key.Header{ID: id}, dek, nil
+// headerFirst stands for the header that a wrap of generation 1 does not have. In place
+// of the check value of the DEK there is a digest of the wrap.
+func headerFirst(id key.ID, wrapped []byte) key.Header {
+	h := key.Header{ID: id}
+	sum := sha256.Sum256(wrapped)
+	copy(h.Check[:], sum[:])
+	return h
+}
+
+// unwrapContainer is unwrap for a container of generation 2.
+func (n *Node) unwrapContainer(ctx context.Context, id key.ID, container []byte) (h key.Header, dek key.DEK, err error) {
+	err = n.callKEK(ctx, "unwrap", id, func(ctx context.Context) (err error) {
+		h, dek, err = n.keks.UnwrapDEK(ctx, container)
+		return err
+	})
+	return h, dek, err
+}
+
+// callKEK bounds a call and tells the observer of it.
+func (n *Node) callKEK(ctx context.Context, op string, id key.ID, call func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
+	defer cancel()
+	start := time.Now()
+	err := call(ctx)
+	n.observe(KEKCall{Op: op, Key: id, Took: time.Since(start), Err: err})
+	return err
 }
 
 // unwrapped is the outcome of one call.
@@ -74,6 +94,10 @@ type unwrapped struct {
 	key applier.Key
 	dek key.DEK
 	err error
+}
+
+func (u unwrapped) result() guard.Unwrap {
+	return guard.Unwrap{ID: u.key.ID, Purpose: u.key.Purpose, Active: u.key.State == key.Active, Err: u.err}
 }
 
 // unwrapKeys unwraps each key once, in parallel, in the order of the list.
@@ -113,7 +137,7 @@ func (n *Node) unwrapAll(ctx context.Context, s *applier.State) (map[key.ID]key.
 		results []guard.Unwrap
 	)
 	for _, u := range n.unwrapKeys(ctx, keys) {
-		results = append(results, guard.Unwrap{ID: u.key.ID, Purpose: u.key.Purpose, Active: u.key.State == key.Active, Err: u.err})
+		results = append(results, u.result())
 		if u.err == nil {
 			deks[u.key.ID] = u.dek
 		} else {

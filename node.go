@@ -42,6 +42,7 @@ type Node struct {
 	imported bool                // so was the cluster
 	epochs   map[key.ID]uint16   // taken by this load, for counted nonces
 	counted  map[key.ID]bool     // the epoch is registered: our entry was applied
+	proposed map[key.ID]uint16   // the last epoch whose registration this load made
 	spent    map[key.ID]bool     // the epoch has served a sealer
 	loaded   map[key.ID]bool     // unwrapped and in keys
 	missing  map[key.ID]*missing // keys of the state that are not unwrapped

@@ -46,18 +46,19 @@ func Open(ctx context.Context, cfg Config, opts ...Option) (*Node, error) {
 
 func newNode(cfg Config, o options) (*Node, error) {
 	n := &Node{
-		opts:    o,
-		name:    cfg.Name,
-		id:      nodeid.Derive(cfg.Name),
-		keks:    cfg.KEK,
-		propose: cfg.Propose,
-		epochs:  map[key.ID]uint16{},
-		counted: map[key.ID]bool{},
-		spent:   map[key.ID]bool{},
-		loaded:  map[key.ID]bool{},
-		missing: map[key.ID]*missing{},
-		changed: make(chan struct{}),
-		calls:   make(chan struct{}, maxCalls),
+		opts:     o,
+		name:     cfg.Name,
+		id:       nodeid.Derive(cfg.Name),
+		keks:     cfg.KEK,
+		propose:  cfg.Propose,
+		epochs:   map[key.ID]uint16{},
+		counted:  map[key.ID]bool{},
+		proposed: map[key.ID]uint16{},
+		spent:    map[key.ID]bool{},
+		loaded:   map[key.ID]bool{},
+		missing:  map[key.ID]*missing{},
+		changed:  make(chan struct{}),
+		calls:    make(chan struct{}, maxCalls),
 	}
 	if !n.first() {
 		rand.Read(n.load[:]) // generation 1 has no place for it
@@ -90,7 +91,7 @@ func (n *Node) open(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if err := n.checkRows(state); err != nil {
+	if err := n.checkRows(state, n.file.Epoch); err != nil {
 		return err
 	}
 	if n.first() {
@@ -109,11 +110,11 @@ func (n *Node) open(ctx context.Context, cfg Config) error {
 
 // openFile opens keys.json or makes it, and holds the directory's lock then.
 func (n *Node) openFile(ctx context.Context, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
-	defer cancel()
 	if n.first() {
 		return n.openFirst(ctx, dir)
 	}
+	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
+	defer cancel()
 	file, err := sidecar.Open(ctx, dir, uint64(n.id), n.keks, sidecar.WithFS(n.opts.fsys))
 	if errors.Is(err, fs.ErrNotExist) {
 		n.fresh = true
@@ -154,15 +155,15 @@ func (n *Node) refused(err error, dir string) error {
 	return err
 }
 
-// checkRows compares what the registry says about this node with what its own
-// file says.
-func (n *Node) checkRows(s *applier.State) error {
+// checkRows compares what the registry says about this node with the epochs that its
+// own file has.
+func (n *Node) checkRows(s *applier.State, epoch func(key.ID) uint16) error {
 	for k := range s.Keys() {
 		row, ok := s.Writer(k.ID, n.id.Node16())
 		if !ok {
 			continue
 		}
-		if err := guard.EpochRollback(n.id, n.file.Epoch(k.ID), row); err != nil {
+		if err := guard.EpochRollback(n.id, epoch(k.ID), row); err != nil {
 			return err
 		}
 	}

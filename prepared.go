@@ -42,7 +42,7 @@ func (p *prepared) keep(h key.Header, dek key.DEK, now time.Time) {
 func (p *prepared) take(k applier.Key, now time.Time) (key.DEK, bool) {
 	p.forget(now)
 	for i, e := range *p {
-		if h := e.header; h.ID == k.ID && h.Check == k.Check && (h.Purpose == k.Purpose || h.Purpose == 0) { // in generation 1 the id is all there is
+		if h := e.header; h.ID == k.ID && h.Check == k.Check && (h.Purpose == k.Purpose || h.Purpose == 0) { // generation 1 does not say it
 			p.drop(i)
 			return e.dek, true
 		}

@@ -50,7 +50,7 @@ func framed(payload []byte) bool {
 // The error matches [ErrRetry] while no key is loaded that may seal.
 func (r *Raft) Seal(dst, payload []byte) ([]byte, error) {
 	n := r.n
-	if !n.State().RaftCutover().Active {
+	if !n.State().RaftCutover().Active || n.neverSealed(payload) {
 		return append(dst, payload...), nil
 	}
 	out, err := (*n.raft.Load()).Seal(append(dst, n.frame()...), payload)
@@ -75,7 +75,7 @@ func (r *Raft) Seal(dst, payload []byte) ([]byte, error) {
 func (r *Raft) Open(dst []byte, index uint64, data []byte) ([]byte, error) {
 	n := r.n
 	if !n.sealed(index, data) {
-		if n.aboveCutover(index) {
+		if n.aboveCutover(index) && !n.neverSealed(data) {
 			return nil, errors.Wrapf(ErrRejected, "atrest: entry %d is in clear above the Raft cutover", index)
 		}
 		return append(dst, data...), nil

@@ -83,6 +83,7 @@ func (n *Node) due() (key.ID, []byte, error) {
 			}
 		}
 		entry, err := n.generation().Append(nil, n.registration(id))
+		n.proposed[id] = n.epochs[id]
 		return id, entry, err
 	}
 }
@@ -117,6 +118,13 @@ func (n *Node) unregistered() (key.ID, bool) {
 func (n *Node) superseded(id key.ID) bool {
 	row, ok := n.State().Writer(id, n.id.Node16())
 	return ok && row.Node == n.id && row.Last >= n.epochs[id]
+}
+
+// own reports whether a row is that of this load. In generation 1, where a row does not
+// say, it is if this load has proposed it: the most that can be known. n.mu is held.
+func (n *Node) own(row applier.Writer) bool {
+	return row.Node == n.id && row.Load == n.load && row.Last == n.epochs[row.Key] &&
+		(!n.first() || n.proposed[row.Key] == row.Last)
 }
 
 // raise takes an epoch above every known one. n.mu is held.

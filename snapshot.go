@@ -221,7 +221,7 @@ func (n *Node) replace(s *applier.State, deks map[key.ID]key.DEK) error {
 // entry by entry. n.mu is held.
 func (n *Node) recognize(s *applier.State) {
 	for row := range n.ownRows(s) {
-		if row.Load == n.load && row.Last == n.epochs[row.Key] && !n.counted[row.Key] {
+		if n.own(row) && !n.counted[row.Key] {
 			n.counted[row.Key] = true
 			n.observe(Registered{Key: row.Key, Epoch: row.Last})
 		}

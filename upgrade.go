@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cockroachdb/errors"
@@ -165,24 +166,19 @@ func (n *Node) upgraded(ctx context.Context, old *applier.State, adopt []byte) (
 		return n.adopted(ctx, old, adopt)
 	}
 	cluster := key.NewClusterID()
-	var wrapped []applier.WrappedKey
-	for k := range old.Keys() {
-		dek, err := n.keks.UnwrapGeneration1(ctx, k.ID, k.Container)
+	keys := slices.Collect(old.Keys())
+	wrapped := make([]applier.WrappedKey, len(keys))
+	err := inParallel(len(keys), func(i int) error {
+		k := keys[i]
+		_, dek, err := n.unwrap(ctx, k.ID, k.Container)
 		if err != nil {
-			return nil, failedKEK(err, "unwrap", k.ID)
+			return failedKEK(err, "unwrap", k.ID)
 		}
-		container, err := n.keks.WrapDEK(ctx, cluster, k.ID, k.Purpose, dek)
-		if err != nil {
-			return nil, failedKEK(err, "wrap", k.ID)
-		}
-		h, again, err := n.keks.UnwrapDEK(ctx, container)
-		if err != nil {
-			return nil, failedKEK(err, "unwrap", k.ID)
-		}
-		if h.ID != k.ID || !key.EqualDEK(dek, again) {
-			return nil, errors.Newf("atrest: key %s: what the KEK wrapped does not unwrap to the same key", k.ID)
-		}
-		wrapped = append(wrapped, applier.WrappedKey{ID: k.ID, Wrap: container})
+		wrapped[i], err = n.wrapForAll(ctx, cluster, k.ID, k.Purpose, dek)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return applier.Upgrade(old, cluster, wrapped)
 }
@@ -197,7 +193,7 @@ func (n *Node) adopted(ctx context.Context, old *applier.State, snap []byte) (*a
 		return nil, errors.Wrap(ErrSnapshot, "atrest: it is not of a member that was upgraded")
 	}
 	k, _ := p.state.Key(p.key)
-	_, dek, err := n.keks.UnwrapDEK(ctx, k.Container)
+	_, dek, err := n.unwrapContainer(ctx, k.ID, k.Container)
 	if err != nil {
 		return nil, failedKEK(err, "unwrap", k.ID)
 	}

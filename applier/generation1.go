@@ -36,12 +36,13 @@ func TakeOver(f Found) (*State, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, known := s.find(w.Key); known { // the reference system checks that of no row
+		// The reference system checks neither of any row.
+		if _, known := s.find(w.Key); known && w.Node != 0 {
 			s.writers = append(s.writers, w)
 		}
 	}
 	slices.SortFunc(s.writers, compareWriters)
-	if !s.Bootstrapped() {
+	if len(s.keys) == 0 {
 		return New(Generation1), nil
 	}
 	if err := s.check(); err != nil {

@@ -53,6 +53,19 @@ func state(t testing.TB, entries ...at) *applier.State {
 	return s
 }
 
+// found is a state of generation 1, whose wraps differ for each salt.
+func found(t testing.TB, index uint64, salt byte, ids ...key.ID) *applier.State {
+	t.Helper()
+	f := applier.Found{Index: index, Storage: ids[len(ids)-1], Raft: 2}
+	f.Keys = append(f.Keys, applier.Key{ID: 2, Purpose: key.Raft, Container: []byte{2}})
+	for _, id := range ids {
+		f.Keys = append(f.Keys, applier.Key{ID: id, Purpose: key.Storage, Container: []byte{byte(id), salt}})
+	}
+	s, err := applier.TakeOver(f)
+	require.NoError(t, err)
+	return s
+}
+
 func TestDivergence(t *testing.T) {
 	var (
 		storage = applier.EnableStorage{Key: 1, Proposer: applier.WriterRow{Key: 1, Node: 5, Epoch: 1}}
@@ -91,6 +104,11 @@ func TestDivergence(t *testing.T) {
 		{"the newer one lacks the raft cutover", raft4, rotated, "not at all"},
 		{"the older one should have the cutover", rotated, storage4On, "not at all"},
 		{"one index, one with a cutover", state(t, first, at{4, rotation(t, 7, 0)}), storage4, "not at all"},
+		{"a key that the newer one lacks", rotated, state(t, first, at{6, rotation(t, 8, 0)}), "the same key 7"},
+		{"another key under one id", rotated, state(t, first, at{6, rotation(t, 7, 1)}), "the same key 7"},
+		{"generation 1, the same", found(t, 5, 1, 7), found(t, 6, 1, 7, 8), ""},
+		{"generation 1, another cluster under the same KEK", found(t, 5, 1, 7), found(t, 6, 1, 8), "the same key 7"},
+		{"generation 1, another key under one id", found(t, 5, 1, 7), found(t, 6, 2, 7), "the same key 7"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, err := range []error{guard.Divergence(tt.a, tt.b), guard.Divergence(tt.b, tt.a)} {

@@ -40,7 +40,18 @@ func ViewAhead(k key.ID, detail string) error {
 		Key:    k,
 		Detail: "it is ahead of " + MetaName + ": " + detail + ": another program has written it, or " + MetaName + " is an old copy",
 		Do: "put back the last " + MetaName + " that this node wrote; if the reference system has run here, " +
-			"move " + MetaName + " away, so that this start takes over again",
+			"move " + MetaName + " away and take over again",
+	}
+}
+
+// NotTakenOver is the refusal of a keys.json of generation 1 that lies alone: the file
+// that is authentic is lost, or was removed, or there was none yet.
+func NotTakenOver(view string) error {
+	return &Refusal{
+		Reason: ErrKeysMissing,
+		Detail: view + " is there without " + MetaName + ", and nothing authenticates it",
+		Do: "put back the last " + MetaName + " that this node wrote; if the reference system wrote " + view +
+			", take over in one start (TakeOver); else " + rejoin,
 	}
 }
 

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/atrestdb/atrest/applier"
@@ -84,7 +85,19 @@ func contradiction(a, b *applier.State) string {
 	case a.Index() == b.Index() && a.Digest() != b.Digest():
 		return fmt.Sprintf("have the digests %.8x and %.8x", a.Digest(), b.Digest())
 	}
+	for k := range older.Keys() {
+		if got, ok := newer.Key(k.ID); !ok || !sameKey(k, got, newer.Generation()) {
+			return fmt.Sprintf("do not have the same key %s, and no key is ever removed", k.ID)
+		}
+	}
 	return ""
+}
+
+// sameKey reports whether two states mean the same DEK. In generation 1, where nothing
+// is ever wrapped anew, the wrap says so.
+func sameKey(a, b applier.Key, gen applier.Generation) bool {
+	return a.Purpose == b.Purpose && a.Check == b.Check &&
+		(gen != applier.Generation1 || bytes.Equal(a.Container, b.Container))
 }
 
 // follows reports whether a newer state may have one cutover where an older one

@@ -41,7 +41,10 @@ func TestTexts(t *testing.T) {
 		"behind-log":      textOfBehindLog,
 		"divergence":      textOfDivergence,
 		"view":            textOfView,
-		"view-ahead":      func(*testing.T, *datadriven.TestData) error { return guard.ViewAhead(7, "it has epoch 9, and that one 8") },
+		"view-ahead": func(*testing.T, *datadriven.TestData) error {
+			return guard.ViewAhead(7, "it has epoch 9, and that one 8")
+		},
+		"not-taken-over":  func(*testing.T, *datadriven.TestData) error { return guard.NotTakenOver("data/keys.json") },
 		"not-generation1": textOfNotGeneration1,
 	}
 	datadriven.RunTest(t, "testdata/texts", func(t *testing.T, d *datadriven.TestData) string {

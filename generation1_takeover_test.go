@@ -1,0 +1,422 @@
+package atrest_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/atrestdb/atrest"
+	"github.com/atrestdb/atrest/applier"
+	"github.com/atrestdb/atrest/envelope"
+	"github.com/atrestdb/atrest/guard"
+	"github.com/atrestdb/atrest/internal/crashfs"
+	"github.com/atrestdb/atrest/kek"
+	"github.com/atrestdb/atrest/kek/kektest"
+	"github.com/atrestdb/atrest/key"
+	"github.com/atrestdb/atrest/key/insecurekey"
+	"github.com/atrestdb/atrest/nodeid"
+	"github.com/atrestdb/atrest/sidecar/generation1"
+)
+
+// nothing holds that a refused start has left the directory as it was.
+func (h *firstHost) untouched(before []byte) {
+	h.t.Helper()
+	require.Equal(h.t, string(before), string(read(h.fs)))
+	_, err := h.fs.Lstat(dir + "/" + guard.MetaName)
+	require.Error(h.t, err)
+}
+
+// edit changes keys.json.
+func (h *firstHost) edit(change func(f *generation1.File)) []byte {
+	h.t.Helper()
+	f := h.view()
+	change(f)
+	b, err := f.Append(nil)
+	require.NoError(h.t, err)
+	write(h.fs, b)
+	return b
+}
+
+func epochOf(id key.ID, epoch uint16) func(f *generation1.File) {
+	return func(f *generation1.File) {
+		k := f.Keys[id]
+		k.Epoch = epoch
+		f.Keys[id] = k
+	}
+}
+
+// A first start that is refused writes nothing, so what was wrong can be put right.
+func TestRefusedTakeOverWritesNothing(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil func(h *firstHost)
+		want  error
+	}{
+		"another KEK": {func(h *firstHost) { h.keks = must(kek.NewSet(kektest.New("kms:other"))) }, guard.ErrKEKMismatch},
+		"KEK unreachable": {func(h *firstHost) {
+			k := kektest.New("kms:a")
+			k.FailNext(math.MaxInt, kek.ErrUnreachable)
+			h.keks = must(kek.NewSet(k))
+		}, guard.ErrKEKUnreachable},
+		"an old copy":    {func(h *firstHost) { h.edit(epochOf(foundStorage, 3)) }, guard.ErrEpochRollback},
+		"no epochs left": {func(h *firstHost) { h.edit(epochOf(foundStorage, math.MaxUint16)) }, guard.ErrEpochExhausted},
+		"a row of another node": {func(h *firstHost) {
+			own := nodeid.Derive("n1")
+			h.rows = applier.RowsOf([]applier.Writer{{Key: foundStorage, Node: own ^ 1<<40, Last: 7}})
+		}, guard.ErrCollision},
+		"not parseable": {func(h *firstHost) { write(h.fs, []byte("{")) }, guard.ErrTampered},
+		"upgraded":      {func(h *firstHost) { write(h.fs, []byte(`{"version": 3}`)) }, guard.ErrTampered},
+		"too large":     {func(h *firstHost) { write(h.fs, make([]byte, generation1.MaxSize+1)) }, guard.ErrTampered},
+		"no active keys": {func(h *firstHost) {
+			h.edit(func(f *generation1.File) { f.Storage, f.Raft, f.RaftCutover = 0, 0, 0 })
+		}, applier.ErrForm},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newFirstHost(t, "v2")
+			good, keks, rows := read(h.fs), h.keks, h.rows
+			tt.spoil(h)
+			before := read(h.fs)
+			_, err := h.open(h.mode())
+			require.ErrorIs(t, err, tt.want)
+			h.untouched(before)
+
+			write(h.fs, good)
+			h.keks, h.rows = keks, rows
+			h.start(h.mode())
+			require.Len(t, h.view().Keys, 3)
+		})
+	}
+}
+
+// Whoever removes keys.meta.json does not make keys.json, which nothing authenticates,
+// the truth: that takes a word of the operator, for one start.
+func TestTakeOverIsAnExplicitAct(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	_, err := h.open(atrest.WithGeneration1(atrest.Generation1{}))
+	require.ErrorIs(t, err, guard.ErrKeysMissing)
+	h.start(h.mode())
+	require.NoError(t, h.node.Close())
+
+	require.NoError(t, h.fs.Remove(dir+"/"+guard.MetaName))
+	edited := h.edit(func(f *generation1.File) { f.StorageActive, f.StorageCutover, f.RaftCutover = false, 0, 0 })
+	_, err = h.open(atrest.WithGeneration1(atrest.Generation1{}))
+	require.ErrorIs(t, err, guard.ErrKeysMissing)
+	h.untouched(edited)
+}
+
+// A start in a directory that was empty by mistake does not make the next one write
+// over the keys that were put back.
+func TestTakeOverAfterAStartThatFoundNothing(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	found := read(h.fs)
+	require.NoError(t, h.fs.Remove(keysJSON))
+	n, err := h.open(h.mode())
+	require.NoError(t, err)
+	err = n.CatchUp(t.Context(), atrest.View{Applied: h.last(), First: h.last() + 1, HadKeys: true})
+	require.ErrorIs(t, err, guard.ErrKeysMissing)
+	require.NoError(t, n.Close())
+
+	write(h.fs, found)
+	_, err = h.open(atrest.WithGeneration1(atrest.Generation1{}))
+	require.ErrorIs(t, err, guard.ErrTampered)
+	require.Equal(t, found, read(h.fs))
+	h.start(h.mode())
+	require.Len(t, h.view().Keys, 3)
+}
+
+// The reference system inserts a row of node 0 for the proposer of a cutover. It stands
+// for nobody.
+func TestTakeOverSkipsRowsOfNodeZero(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.rows = append(h.rows, applier.RowsOf([]applier.Writer{{Key: foundStorage, First: 2, Last: 2}, {Key: 99, Node: 5}})...)
+	h.start(h.mode())
+	_, ok := h.node.State().Writer(foundStorage, 0)
+	require.False(t, ok)
+}
+
+// The state of a take-over is that of the last entry that anybody knows of.
+func TestTakeOverTakesTheHigherIndex(t *testing.T) {
+	for _, applied := range []uint64{1, foundIndex + 50} {
+		h := newFirstHost(t, "v2")
+		f := h.view()
+		n, err := h.open(atrest.WithGeneration1(atrest.Generation1{TakeOver: true, Applied: applied, Registry: h.rows}))
+		require.NoError(t, err)
+		require.Equal(t, max(applied, f.Applied), n.State().Index())
+		require.NoError(t, n.Close())
+	}
+}
+
+// partOutage is a KEK that cannot open one wrap for now.
+type partOutage struct {
+	kek.KEK
+	wrap []byte
+}
+
+func (o *partOutage) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
+	if bytes.Equal(wrapped, o.wrap) {
+		return nil, fmt.Errorf("%w: for this one", kek.ErrUnreachable)
+	}
+	return o.KEK.Unwrap(ctx, wrapped, ad)
+}
+
+// A node whose active key is missing does not go on under the former one, for which it
+// has no epoch, and never with a suite that generation 1 does not have.
+func TestGeneration1WithoutTheActiveKey(t *testing.T) {
+	for _, p := range []key.Purpose{key.Storage, key.Raft} {
+		t.Run(p.String(), func(t *testing.T) {
+			h := newFirstHost(t, "v2")
+			o := &partOutage{KEK: h.kek}
+			h.keks = must(kek.NewSet(o))
+			h.start(h.mode())
+			entry, err := h.node.NewRotation(t.Context(), p)
+			require.NoError(t, err)
+			require.NoError(t, h.propose(t.Context(), entry))
+			active, _ := h.node.State().Active(p)
+			require.NoError(t, h.node.Close())
+
+			o.wrap = active.Container
+			n, err := h.open(h.mode())
+			require.NoError(t, err)
+			defer n.Close()
+			require.NoError(t, n.CatchUp(t.Context(), atrest.View{Applied: h.last(), First: h.last() + 1, Snapshot: h.last(), HadKeys: true}))
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			if p == key.Storage {
+				_, _, err = n.Storage().SealContext(ended, nil, []byte("v"), nil)
+			} else {
+				_, err = n.Raft().Seal(nil, []byte("v"))
+			}
+			require.ErrorIs(t, err, atrest.ErrRetry)
+		})
+	}
+}
+
+// Empty payloads are never sealed in generation 1, above the cutover too.
+func TestGeneration1EmptyPayload(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.start(h.mode())
+	sealed, err := h.node.Raft().Seal(nil, nil)
+	require.NoError(t, err)
+	require.Empty(t, sealed)
+	opened, err := h.node.Raft().Open(nil, h.last()+1, nil)
+	require.NoError(t, err)
+	require.Empty(t, opened)
+}
+
+// A registration that another load proposed is not that of this one.
+func TestAdmitIsNotSatisfiedByAnotherLoad(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	n, err := h.open(h.mode())
+	require.NoError(t, err)
+	defer n.Close()
+	h.node = n
+	require.NoError(t, n.CatchUp(t.Context(), atrest.View{Applied: h.last(), First: h.last() + 1, Snapshot: h.last(), HadKeys: true}))
+	taken := h.view().Keys[foundStorage].Epoch
+	entry, err := applier.Generation1.Append(nil, applier.Registration{Key: foundStorage, Node: nodeid.Derive("n1"), Epoch: taken})
+	require.NoError(t, err)
+	require.NoError(t, h.propose(t.Context(), entry))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, n.Admit(ended), atrest.ErrRetry)
+	require.NoError(t, n.Ready(t.Context()))
+	require.NoError(t, n.Admit(t.Context()))
+	require.Equal(t, taken+1, h.view().Keys[foundStorage].Epoch)
+}
+
+// What was prepared for one entry is not installed for another one with the same id.
+func TestGeneration1PreparedForAnotherEntry(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.start(h.mode())
+	const id = key.ID(4242)
+	rotation := func(fill byte) []byte {
+		var err error
+		h.deks[id], err = insecurekey.New(bytes.Repeat([]byte{fill}, 32))
+		require.NoError(t, err)
+		w, err := h.keks.WrapGeneration1(t.Context(), id, h.deks[id])
+		require.NoError(t, err)
+		e, err := applier.Generation1.Append(nil, applier.Rotation{
+			Key: applier.WrappedKey{ID: id, Wrap: w}, Purpose: key.Storage, Proposer: applier.WriterRow{Key: id, Node: nodeid.Derive("n1")},
+		})
+		require.NoError(t, err)
+		return e
+	}
+	require.NoError(t, h.node.Prepare(t.Context(), rotation(1))) // never commits
+	committed := rotation(2)
+	require.NoError(t, h.propose(t.Context(), committed))
+	_, err := h.node.Storage().Open(nil, h.elsewhere(id, "by another member", "x"), []byte("x"), true)
+	require.NoError(t, err)
+}
+
+// A snapshot of another cluster under the same KEK, where no id tells them apart, does
+// not replace the keys of this one.
+func TestGeneration1RefusesTheSnapshotOfAnotherCluster(t *testing.T) {
+	inClear := func(f *generation1.File) { f.StorageActive, f.StorageCutover, f.RaftCutover = false, 0, 0 }
+	a := newFirstHost(t, "v2")
+	a.edit(inClear)
+	a.start(a.mode())
+	b := newFirstHost(t, "v2")
+	b.edit(func(f *generation1.File) {
+		inClear(f)
+		delete(f.Keys, foundOldStorage)
+		f.Applied += 1000
+	})
+	b.index += 1000
+	b.start(b.mode())
+	part, err := b.node.Snapshot()
+	require.NoError(t, err)
+	require.ErrorIs(t, a.node.Restore(t.Context(), part), guard.ErrDivergence)
+	require.Len(t, a.view().Keys, 3)
+}
+
+// A member of generation 1 catches up with sealed entries of its log, and another one
+// starts from its snapshot.
+func TestGeneration1CatchesUpAndRestores(t *testing.T) {
+	a := newFirstHost(t, "v2")
+	a.start(a.mode())
+	entry, err := a.node.NewRotation(t.Context(), key.Storage)
+	require.NoError(t, err)
+	sealed, err := a.node.Raft().Seal(nil, entry)
+	require.NoError(t, err)
+
+	b := newFirstHost(t, "v2")
+	at := uint64(foundIndex + 10)
+	n, err := b.open(b.mode())
+	require.NoError(t, err)
+	defer n.Close()
+	require.NoError(t, n.CatchUp(t.Context(), atrest.View{
+		Applied: at, First: foundIndex - 5, HadKeys: true,
+		Entries: func(_ context.Context, _, _ uint64, yield func(uint64, []byte) error) error { return yield(at, sealed) },
+	}))
+	require.Equal(t, at, n.State().Index())
+	require.Len(t, b.view().Keys, 4)
+	part, err := n.Snapshot()
+	require.NoError(t, err)
+
+	c := newFirstHost(t, "v2")
+	require.NoError(t, c.fs.Remove(keysJSON))
+	n, err = c.open(atrest.WithGeneration1(atrest.Generation1{}))
+	require.NoError(t, err)
+	defer n.Close()
+	require.NoError(t, n.Restore(t.Context(), part))
+	require.NoError(t, n.CatchUp(t.Context(), atrest.View{Applied: at, First: at + 1, Snapshot: at, HadKeys: true}))
+	require.Len(t, c.view().Keys, 4)
+	_, err = n.Storage().Open(nil, c.elsewhere(foundStorage, "x", "y"), []byte("y"), true)
+	require.NoError(t, err)
+}
+
+// corrupting is a KEK whose wraps do not open.
+type corrupting struct{ kek.KEK }
+
+func (corrupting) ID() string { return "kms:corrupting" }
+
+func (c corrupting) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
+	w, err := c.KEK.Wrap(ctx, plaintext, ad)
+	if err == nil {
+		w[len(w)-1] ^= 1
+	}
+	return w, err
+}
+
+// An upgrade writes no container that one of its KEKs does not open.
+func TestUpgradeVerifiesEveryRecipient(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.start(h.mode())
+	require.NoError(t, h.node.Close())
+	before := read(h.fs)
+	good := h.keks
+	h.keks = must(kek.NewSet(h.kek, corrupting{h.kek}))
+	u, err := h.upgrade(atrest.UpgradeConfig{})
+	require.ErrorIs(t, err, kek.ErrWrongKey)
+	require.Nil(t, u)
+	require.Equal(t, before, read(h.fs))
+	h.keks = good
+	_, err = h.upgrade(atrest.UpgradeConfig{})
+	require.NoError(t, err)
+}
+
+// What a member must not adopt.
+func TestUpgradeRefusesWhatIsNotOfThisCluster(t *testing.T) {
+	generation2 := func(index uint64, change func(f *generation1.File)) []byte {
+		h := newFirstHost(t, "v2")
+		h.edit(change)
+		h.index = index
+		h.start(atrest.WithGeneration1(atrest.Generation1{TakeOver: true, Applied: index, Registry: h.rows}))
+		require.NoError(t, h.node.Close())
+		_, err := h.upgrade(atrest.UpgradeConfig{})
+		require.NoError(t, err)
+		h.start()
+		part, err := h.node.Snapshot()
+		require.NoError(t, err)
+		require.NoError(t, h.node.Close())
+		return part
+	}
+	h := newFirstHost(t, "v2")
+	h.start(h.mode())
+	entry, err := h.node.NewRotation(t.Context(), key.Storage)
+	require.NoError(t, err)
+	h.index += 100
+	require.NoError(t, h.propose(t.Context(), entry))
+	first, err := h.node.Snapshot()
+	require.NoError(t, err)
+	index := h.node.State().Index()
+	require.NoError(t, h.node.Close())
+	lacking := func(f *generation1.File) { delete(f.Keys, foundOldStorage) }
+	for name, tt := range map[string]struct {
+		part []byte
+		want error
+	}{
+		"generation 1":   {first, atrest.ErrSnapshot},
+		"behind":         {generation2(foundIndex, func(*generation1.File) {}), atrest.ErrSnapshot},
+		"another's keys": {generation2(index+1000, lacking), atrest.ErrOtherCluster},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := read(h.fs)
+			_, err := h.upgrade(atrest.UpgradeConfig{Adopt: tt.part})
+			require.ErrorIs(t, err, tt.want)
+			require.Equal(t, before, read(h.fs))
+		})
+	}
+}
+
+// An upgrade keeps the epochs that only the registry knows, and what was reserved.
+func TestUpgradeKeepsEpochsAndUsage(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.start(h.mode())
+	before := h.node.Status()
+	require.NoError(t, h.node.Close())
+	u, err := h.upgrade(atrest.UpgradeConfig{})
+	require.NoError(t, err)
+	h.start()
+	for i, k := range h.node.Status().Keys {
+		if k.State != key.Active {
+			continue
+		}
+		require.Equal(t, before.Keys[i].Epoch, u.Epochs[k.ID])
+		require.Equal(t, u.Epochs[k.ID]+1, k.Epoch)
+		require.Positive(t, k.Usage.Seals, "what the load before had reserved counts as used")
+	}
+}
+
+// The refused starts of generation-1 mode.
+func TestGeneration1IsRefused(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	for name, opt := range map[string]atrest.Option{
+		"extended": atrest.WithExtendedOnly(), "several groups": atrest.WithSeveralGroups(),
+	} {
+		_, err := h.open(h.mode(), opt)
+		require.ErrorIs(t, err, atrest.ErrConfig, name)
+	}
+	_, err := atrest.OpenLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: h.keks}, h.mode(), atrest.WithFS(h.fs))
+	require.ErrorIs(t, err, atrest.ErrConfig)
+	h.fs.FailAt(0, nil, crashfs.None)
+	h.start(h.mode())
+	require.ErrorIs(t, h.node.Import(t.Context(), must(h.node.Snapshot())), atrest.ErrConfig)
+	_, err = h.node.WriteBackup(t.Context(), nil, applier.BackupID{1}, 0, nil)
+	require.ErrorIs(t, err, atrest.ErrConfig)
+	env, _, err := h.node.Storage().Seal(nil, []byte("v"), nil)
+	require.NoError(t, err)
+	require.Equal(t, byte(envelope.AES256GCM), env[0])
+}
