@@ -8,8 +8,8 @@ import (
 	"github.com/atrestdb/atrest/key"
 )
 
-// Header is a parsed header, for tests of the parser.
-type Header struct {
+// ParsedHeader is all of a header, for tests of the parser.
+type ParsedHeader struct {
 	ID       key.ID
 	Segment  int
 	Label    string
@@ -18,12 +18,12 @@ type Header struct {
 
 // ParseHeader parses what r begins with and returns it with its bytes, and with
 // what it marshals to before it is sealed.
-func ParseHeader(r io.Reader) (h Header, whole, again []byte, err error) {
+func ParseHeader(r io.Reader) (h ParsedHeader, whole, again []byte, err error) {
 	p, b, err := readHeader(r)
 	if err != nil {
-		return Header{}, nil, nil, err
+		return ParsedHeader{}, nil, nil, err
 	}
-	return Header{ID: p.id, Segment: p.segment, Label: p.label, Metadata: p.metadata}, b, p.append(nil), nil
+	return ParsedHeader{ID: p.id, Segment: p.segment, Label: p.label, Metadata: p.metadata}, b, p.append(nil), nil
 }
 
 // SetNumber makes a writer that has written nothing go on as if it had written so
@@ -39,7 +39,7 @@ func SetReaderNumber(r *Reader, number uint64) { r.number = number }
 // Capacity is how many bytes fit into a stream.
 var Capacity = capacity
 
-// CreateFileOn, WriteFileOn and OpenFileOn work on any file system.
+// CreateFileOn and the like work on any file system.
 func CreateFileOn(ctx context.Context, fsys durable.FS, path string, keys Keys, at Place, opts ...Option) (*FileWriter, error) {
 	return createFile(ctx, fsys, path, keys, at, opts)
 }
@@ -50,4 +50,8 @@ func WriteFileOn(ctx context.Context, fsys durable.FS, path string, src io.Reade
 
 func OpenFileOn(ctx context.Context, fsys durable.FS, path string, keys Keys, at Place, opts ...Option) (*FileReader, error) {
 	return openFile(ctx, fsys, path, keys, at, opts)
+}
+
+func OpenFileAtOn(ctx context.Context, fsys durable.FS, path string, keys Keys, at Place) (*FileReaderAt, error) {
+	return openFileAt(ctx, fsys, path, keys, at)
 }

@@ -3,8 +3,8 @@ package stream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
+	"strings"
 
 	"github.com/atrestdb/atrest/internal/durable"
 	"github.com/atrestdb/atrest/key"
@@ -14,6 +14,16 @@ import (
 // or the new one, and either may be back after a power loss. Nobody may act on it
 // until [RecoverFile] has returned nil and the file was read.
 var ErrOutcomeUnknown = durable.ErrOutcomeUnknown
+
+// ErrNotRegular says that a path names something else than a regular file, such as
+// a directory or a symbolic link.
+var ErrNotRegular = durable.ErrNotRegular
+
+// fileError is an error of package durable under this package's name.
+type fileError struct{ err error }
+
+func (e fileError) Error() string { return "stream: " + strings.TrimPrefix(e.err.Error(), "durable: ") }
+func (e fileError) Unwrap() error { return e.err }
 
 // FileWriter is a [Writer] to a file. The file appears under its name, or takes the
 // place of an older one, when Close has sealed the stream; until then it has a name
@@ -29,7 +39,9 @@ var (
 )
 
 // CreateFile begins a stream to a file with mode 0600. The caller closes it, or
-// gives it up with Abort. One process at a time does this with a path.
+// gives it up with Abort. One process at a time does this with a path. Where the
+// path is a symbolic link, the file takes the place of the link, and what the link
+// points to stays as it is.
 func CreateFile(ctx context.Context, path string, keys Keys, at Place, opts ...Option) (*FileWriter, error) {
 	return createFile(ctx, durable.OS, path, keys, at, opts)
 }
@@ -37,7 +49,7 @@ func CreateFile(ctx context.Context, path string, keys Keys, at Place, opts ...O
 func createFile(ctx context.Context, fsys durable.FS, path string, keys Keys, at Place, opts []Option) (*FileWriter, error) {
 	f, err := durable.Replace(fsys, path)
 	if err != nil {
-		return nil, fmt.Errorf("stream: %w", err)
+		return nil, fileError{err}
 	}
 	w, err := NewWriter(ctx, f, keys, at, opts...)
 	if err != nil {
@@ -65,7 +77,7 @@ func (f *FileWriter) Close() error {
 		return err
 	}
 	if err := f.f.Commit(); err != nil {
-		return fmt.Errorf("stream: %w", err)
+		return fileError{err}
 	}
 	return nil
 }
@@ -100,7 +112,7 @@ func writeFile(ctx context.Context, fsys durable.FS, path string, src io.Reader,
 // left beside it. Nobody may be replacing the file meanwhile.
 func RecoverFile(path string) error {
 	if err := durable.Recover(durable.OS, path); err != nil {
-		return fmt.Errorf("stream: %w", err)
+		return fileError{err}
 	}
 	return nil
 }
@@ -112,6 +124,8 @@ type FileReader struct {
 }
 
 // OpenFile opens the stream in the regular file at path. The caller closes it.
+// Anything else at path is [ErrNotRegular], a symbolic link included, whatever it
+// points to; the folders on the way to it may be links.
 func OpenFile(ctx context.Context, path string, keys Keys, at Place, opts ...Option) (*FileReader, error) {
 	return openFile(ctx, durable.OS, path, keys, at, opts)
 }
@@ -119,7 +133,7 @@ func OpenFile(ctx context.Context, path string, keys Keys, at Place, opts ...Opt
 func openFile(ctx context.Context, fsys durable.FS, path string, keys Keys, at Place, opts []Option) (*FileReader, error) {
 	f, _, err := durable.OpenRead(fsys, path)
 	if err != nil {
-		return nil, fmt.Errorf("stream: %w", err)
+		return nil, fileError{err}
 	}
 	r, err := NewReader(ctx, f, keys, at, opts...)
 	if err != nil {
@@ -140,12 +154,16 @@ type FileReaderAt struct {
 
 var errNoReadAt = errors.New("stream: file cannot be read at an offset")
 
-// OpenFileAt opens the stream in the regular file at path for reading anywhere.
-// The caller closes it.
+// OpenFileAt opens the stream in the regular file at path, as [OpenFile] does, for
+// reading anywhere. The caller closes it.
 func OpenFileAt(ctx context.Context, path string, keys Keys, at Place) (*FileReaderAt, error) {
-	f, size, err := durable.OpenRead(durable.OS, path)
+	return openFileAt(ctx, durable.OS, path, keys, at)
+}
+
+func openFileAt(ctx context.Context, fsys durable.FS, path string, keys Keys, at Place) (*FileReaderAt, error) {
+	f, size, err := durable.OpenRead(fsys, path)
 	if err != nil {
-		return nil, fmt.Errorf("stream: %w", err)
+		return nil, fileError{err}
 	}
 	r, ok := f.(io.ReaderAt)
 	if !ok {

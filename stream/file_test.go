@@ -91,7 +91,7 @@ func TestOpenFileErrors(t *testing.T) {
 	require.NoError(t, os.WriteFile(garbage, []byte("not a stream"), 0o600))
 	for path, want := range map[string]error{
 		filepath.Join(dir, "none"): fs.ErrNotExist,
-		dir:                        durable.ErrNotRegular,
+		dir:                        stream.ErrNotRegular,
 		garbage:                    stream.ErrFormat,
 	} {
 		f, err := stream.OpenFile(t.Context(), path, keys, place)
@@ -180,4 +180,120 @@ func TestReadFileAtEveryPoint(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A Close that failed before the commit once left its temporary file.
+func TestCloseThatFailsRemovesTheTemporaryFile(t *testing.T) {
+	keys := newStore(t)
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	w, err := stream.CreateFile(ctx, filepath.Join(dir, "f"), keys, place)
+	require.NoError(t, err)
+	names, err := durable.OS.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, names, 1)
+	cancel()
+	require.ErrorIs(t, w.Close(), context.Canceled)
+	names, err = durable.OS.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, names)
+	require.ErrorIs(t, w.Close(), context.Canceled)
+	w.Abort()
+}
+
+// handles counts the files that are open.
+type handles struct {
+	durable.FS
+	open int
+}
+
+func (h *handles) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	f, err := h.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	h.open++
+	return &handle{f.(*os.File), h}, nil
+}
+
+type handle struct {
+	*os.File
+	of *handles
+}
+
+func (h *handle) Close() error {
+	h.of.open--
+	return h.File.Close()
+}
+
+// A file that did not open as a stream once stayed open.
+func TestOpenFileThatFailsClosesTheFile(t *testing.T) {
+	keys := newStore(t)
+	path := filepath.Join(t.TempDir(), "f")
+	require.NoError(t, stream.WriteFile(t.Context(), path, bytes.NewReader(text(100)), keys, place))
+	other := stream.Place{Label: "other"}
+	fsys := &handles{FS: durable.OS}
+	r, err := stream.OpenFileOn(t.Context(), fsys, path, keys, other)
+	require.ErrorIs(t, err, stream.ErrLabel)
+	require.Nil(t, r)
+	require.Zero(t, fsys.open)
+	at, err := stream.OpenFileAtOn(t.Context(), fsys, path, keys, other)
+	require.ErrorIs(t, err, stream.ErrLabel)
+	require.Nil(t, at)
+	require.Zero(t, fsys.open)
+	w, err := stream.CreateFileOn(t.Context(), fsys, path, keys, stream.Place{})
+	require.ErrorIs(t, err, stream.ErrArgument)
+	require.Nil(t, w)
+	require.Zero(t, fsys.open)
+
+	r, err = stream.OpenFileOn(t.Context(), fsys, path, keys, place)
+	require.NoError(t, err)
+	at, err = stream.OpenFileAtOn(t.Context(), fsys, path, keys, place)
+	require.NoError(t, err)
+	require.Equal(t, 2, fsys.open)
+	require.NoError(t, r.Close())
+	require.NoError(t, at.Close())
+	require.Zero(t, fsys.open)
+
+	// Where files cannot be read at an offset.
+	mem := crashfs.New()
+	require.NoError(t, stream.WriteFileOn(t.Context(), mem, "f", bytes.NewReader(text(100)), keys, place))
+	_, err = stream.OpenFileAtOn(t.Context(), mem, "f", keys, place)
+	require.EqualError(t, err, "stream: file cannot be read at an offset")
+}
+
+// A link is never followed: it is refused where a file is read, and replaced where
+// one is written.
+func TestSymbolicLink(t *testing.T) {
+	keys := newStore(t)
+	dir := t.TempDir()
+	path, target := filepath.Join(dir, "link"), filepath.Join(dir, "target")
+	require.NoError(t, stream.WriteFile(t.Context(), target, bytes.NewReader(text(100)), keys, place))
+	if err := os.Symlink(target, path); err != nil {
+		t.Skip("links cannot be made here: ", err)
+	}
+	_, err := stream.OpenFile(t.Context(), path, keys, place)
+	require.ErrorIs(t, err, stream.ErrNotRegular)
+	require.ErrorContains(t, err, "stream: open "+path+": ")
+	_, err = stream.OpenFileAt(t.Context(), path, keys, place)
+	require.ErrorIs(t, err, stream.ErrNotRegular)
+
+	require.NoError(t, stream.WriteFile(t.Context(), path, bytes.NewReader(text(200)), keys, place))
+	require.Equal(t, text(200), readFile(t, path, keys))
+	require.Equal(t, text(100), readFile(t, target, keys))
+}
+
+// Texts that name the operation and the path once.
+func TestTextsOfFileErrors(t *testing.T) {
+	keys := newStore(t)
+	path := filepath.Join(t.TempDir(), "none", "f")
+	_, err := stream.OpenFile(t.Context(), path, keys, place)
+	require.ErrorContains(t, err, "stream: open "+path+": ")
+	require.NotContains(t, err.Error(), "durable")
+	_, err = stream.CreateFile(t.Context(), path, keys, place)
+	require.ErrorContains(t, err, "stream: replace "+path+": ")
+	require.NotContains(t, err.Error(), "durable")
+	err = stream.RecoverFile(path)
+	require.ErrorContains(t, err, "stream: recover "+path+": ")
+	require.NotContains(t, err.Error(), "durable")
 }
