@@ -131,6 +131,37 @@ func ExampleWithMetadata() {
 	// Output: taken on Tuesday, under key 1
 }
 
+// Before a key is destroyed: which key does this need?
+func ExampleReadHeader() {
+	ctx, keys := context.Background(), exampleStore()
+	var sealed bytes.Buffer
+	w, err := stream.NewWriter(ctx, &sealed, keys, stream.Place{Label: "backup", Data: []byte("2026-11-24")})
+	must(err)
+	must(w.Close())
+
+	h, err := stream.ReadHeader(&sealed)
+	must(err)
+	fmt.Printf("a %s under key %s\n", h.Label, h.KeyID)
+	// Output: a backup under key 1
+}
+
+func ExampleVerify() {
+	ctx, keys := context.Background(), exampleStore()
+	at := stream.Place{Label: "backup", Data: []byte("2026-11-24")}
+	var sealed bytes.Buffer
+	w, err := stream.NewWriter(ctx, &sealed, keys, at)
+	must(err)
+	must(w.Close())
+
+	_, err = stream.Verify(ctx, bytes.NewReader(sealed.Bytes()), keys, at)
+	fmt.Println(err)
+	_, err = stream.Verify(ctx, bytes.NewReader(sealed.Bytes()[:sealed.Len()-1]), keys, at)
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// stream: authentication failed: it ends before its last segment
+}
+
 // A large stream on several processors.
 func ExampleWithWorkers() {
 	ctx, keys := context.Background(), exampleStore()

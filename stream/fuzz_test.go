@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"testing"
 
@@ -16,6 +17,10 @@ func FuzzHeader(f *testing.F) {
 	addStreams(f, func(sealed []byte) { f.Add(sealed) })
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, whole, again, err := stream.ParseHeader(bytes.NewReader(b))
+		shown, err2 := stream.ReadHeader(bytes.NewReader(b))
+		if fmt.Sprint(err) != fmt.Sprint(err2) || shown.KeyID != h.ID || shown.SegmentSize != h.Segment || shown.Label != h.Label {
+			t.Fatalf("%+v, %v\n%+v, %v", h, err, shown, err2)
+		}
 		if err != nil {
 			if whole != nil || again != nil || h.ID != 0 || !errors.Is(err, stream.ErrFormat) && !errors.Is(err, stream.ErrUnsupported) {
 				t.Fatal(h, err)
