@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 
@@ -84,8 +83,8 @@ func parseFixed(b []byte) (h header, label, metadata int, err error) {
 // readHeader reads a header, and returns its bytes as well.
 func readHeader(r io.Reader) (*header, []byte, error) {
 	var fixed [fixedSize]byte
-	n, err := readFull(r, fixed[:])
-	if err != nil && !errors.Is(err, io.EOF) {
+	n, _, err := readFull(r, fixed[:])
+	if err != nil {
 		return nil, nil, fmt.Errorf("stream: read header: %w", err)
 	}
 	h, label, metadata, err := parseFixed(fixed[:n])
@@ -94,12 +93,12 @@ func readHeader(r io.Reader) (*header, []byte, error) {
 	}
 	b := make([]byte, fixedSize+label+metadata+sealSize)
 	copy(b, fixed[:])
-	n, err = readFull(r, b[fixedSize:])
+	n, end, err := readFull(r, b[fixedSize:])
 	switch {
-	case errors.Is(err, io.EOF):
-		return nil, nil, fmt.Errorf("%w: %d bytes, want a header of %d", ErrFormat, fixedSize+n, len(b))
 	case err != nil:
 		return nil, nil, fmt.Errorf("stream: read header: %w", err)
+	case end:
+		return nil, nil, fmt.Errorf("%w: %d bytes, want a header of %d", ErrFormat, fixedSize+n, len(b))
 	}
 	h.label = string(b[fixedSize:][:label])
 	h.metadata = b[fixedSize+label:][:metadata:metadata]
@@ -149,32 +148,3 @@ func (k streamKeys) appendMAC(dst, msg []byte) []byte {
 	m.Write(msg)
 	return m.Sum(dst)
 }
-
-// readFull reads until b is full or the source ends, which is io.EOF: only the
-// source's own io.ErrUnexpectedEOF is that.
-func readFull(r io.Reader, b []byte) (n int, err error) {
-	for empty := 0; n < len(b); {
-		m, err := r.Read(b[n:])
-		if m < 0 || m > len(b)-n {
-			return n, errRead
-		}
-		n += m
-		switch {
-		case n == len(b):
-			return n, nil // the error, if any, comes again
-		case err != nil:
-			return n, err
-		case m > 0:
-			empty = 0
-		default:
-			if empty++; empty == maxEmpty {
-				return n, io.ErrNoProgress
-			}
-		}
-	}
-	return n, nil
-}
-
-const maxEmpty = 100
-
-var errRead = errors.New("stream: source returned an impossible count")

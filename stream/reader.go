@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -14,7 +13,8 @@ import (
 //
 // It never gives out a byte that was not authenticated, and io.EOF means that the
 // stream is complete and that its source has no more. Any other error is final:
-// what was read before it is what was sealed, but not all of it.
+// what was read before it is what was sealed, but not all of it. No other error
+// matches io.EOF, whatever the source or the context had to say.
 type Reader struct {
 	ctx     context.Context
 	r       io.Reader
@@ -55,8 +55,8 @@ func begin(ctx context.Context, r io.Reader, keys Keys, at Place) (*header, int,
 	if err := at.check(); err != nil {
 		return nil, 0, nil, err
 	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, 0, nil, fmt.Errorf("stream: %w", err)
+	if err := done(ctx); err != nil {
+		return nil, 0, nil, err
 	}
 	h, b, err := readHeader(r)
 	if err != nil {
@@ -119,10 +119,10 @@ func (s *Reader) WriteTo(w io.Writer) (n int64, err error) {
 			if s.err == nil {
 				s.next(nil) //nolint:errcheck // It is in s.err.
 			}
-			if errors.Is(s.err, io.EOF) {
+			switch {
+			case s.err == io.EOF: //nolint:errorlint // Nothing else is complete.
 				return n, nil
-			}
-			if s.err != nil {
+			case s.err != nil:
 				return n, s.err
 			}
 		}
@@ -154,8 +154,8 @@ func (s *Reader) next(dst []byte) error {
 	if s.crew.empty() {
 		return s.fail(s.end)
 	}
-	if err := context.Cause(s.ctx); err != nil {
-		return s.fail(fmt.Errorf("stream: %w", err))
+	if err := done(s.ctx); err != nil {
+		return s.fail(err)
 	}
 	slot := s.crew.oldest()
 	if slot.err != nil {
@@ -168,23 +168,23 @@ func (s *Reader) next(dst []byte) error {
 // fetch reads a segment and has it opened. It returns what comes behind it, if
 // that is known.
 func (s *Reader) fetch(dst []byte) error {
-	if err := context.Cause(s.ctx); err != nil {
-		return fmt.Errorf("stream: %w", err)
+	if err := done(s.ctx); err != nil {
+		return err
 	}
 	slot := s.crew.free()
-	n, err := readFull(s.r, slot.buf)
+	n, end, err := readFull(s.r, slot.buf)
 	switch {
-	case err != nil && !errors.Is(err, io.EOF):
+	case err != nil:
 		return fmt.Errorf("stream: read: %w", err)
 	case n < Overhead:
 		return errCut
 	case s.number*uint64(s.segment)+uint64(n-Overhead) > capacity(s.segment):
 		return ErrTooLong
 	}
-	slot.in, slot.dst, slot.number, slot.last = slot.buf[:n], dst, s.number, err != nil
+	slot.in, slot.dst, slot.number, slot.last = slot.buf[:n], dst, s.number, end
 	s.number++
 	s.crew.start()
-	if slot.last {
+	if end {
 		return io.EOF
 	}
 	return nil

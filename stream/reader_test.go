@@ -64,17 +64,19 @@ func TestSourceOfReaderFails(t *testing.T) {
 	if race || testing.Short() {
 		step = 31
 	}
-	for _, cause := range []error{errBroken, io.ErrUnexpectedEOF} {
+	for _, cause := range []error{errBroken, io.ErrUnexpectedEOF, &typedError{errLost}} {
 		for _, workers := range []int{1, 2} {
 			for k := 0; k < len(sealed); k += step {
 				r, err := stream.NewReader(t.Context(), readUpTo(sealed, k, cause), keys, place, stream.WithWorkers(workers))
 				if err != nil {
 					require.ErrorIs(t, err, cause)
+					notEnd(t, err)
 					require.Nil(t, r)
 					continue
 				}
 				got, err := io.ReadAll(r)
 				require.ErrorIs(t, err, cause)
+				notEnd(t, err)
 				whole := (k - headSize(place)) / full * seg
 				require.True(t, bytes.Equal(plaintext[:whole], got), "byte %d", k)
 				_, again := r.Read(make([]byte, 1))

@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -15,8 +14,9 @@ const cached = 4
 
 // ReaderAt opens a stream anywhere. It is safe for concurrent use.
 //
-// Like a [Reader] it gives out authenticated bytes only. Its size is authentic as
-// well; that the segments in between are all there shows when they are read.
+// Like a [Reader] it gives out authenticated bytes only, and nothing but the end of
+// the plaintext is io.EOF. Its size is authentic as well; that the segments in
+// between are all there shows when they are read.
 type ReaderAt struct {
 	ctx     context.Context
 	r       io.ReaderAt
@@ -86,7 +86,7 @@ func (s *ReaderAt) Metadata() []byte { return s.h.metadata }
 // Size returns the length of the plaintext.
 func (s *ReaderAt) Size() int64 { return s.last*s.segment + s.tail }
 
-var errOffset = errors.New("stream: negative offset")
+var errOffset = fmt.Errorf("%w: negative offset", ErrArgument)
 
 // ReadAt reads plaintext as io.ReaderAt has it. It may use all of p while it runs.
 func (s *ReaderAt) ReadAt(p []byte, off int64) (n int, err error) {
@@ -185,22 +185,26 @@ func (s *ReaderAt) ready(o *opened) error {
 	if o.ready {
 		return nil
 	}
-	if err := context.Cause(s.ctx); err != nil {
-		return fmt.Errorf("stream: %w", err)
+	if err := done(s.ctx); err != nil {
+		return err
 	}
-	if o.buf == nil {
-		o.buf = make([]byte, s.segment+Overhead)
-	}
-	sealed := o.buf
+	full := s.segment + Overhead
+	size := full
 	if o.number == s.last {
-		sealed = sealed[:s.tail+Overhead]
+		size = s.tail + Overhead
 	}
-	switch n, err := s.r.ReadAt(sealed, s.head+o.number*int64(len(o.buf))); {
+	if int64(cap(o.buf)) < size {
+		o.buf = make([]byte, size)
+	}
+	sealed := o.buf[:size]
+	switch n, err := s.r.ReadAt(sealed, s.head+o.number*full); {
 	case n == len(sealed):
-	case err == nil || errors.Is(err, io.EOF):
+	case n < 0 || n > len(sealed):
+		return errRead
+	case err == nil || err == io.EOF:
 		return errCut
 	default:
-		return fmt.Errorf("stream: read: %w", err)
+		return fmt.Errorf("stream: read: %w", notEnd(err))
 	}
 	plain, err := s.seg.open(nil, sealed, &o.aad, uint64(o.number), o.number == s.last)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,7 +40,7 @@ func TestReaderAt(t *testing.T) {
 		require.Zero(t, m)
 		require.NoError(t, err)
 		_, err = r.ReadAt(make([]byte, 1), -1)
-		require.Error(t, err)
+		require.ErrorIs(t, err, stream.ErrArgument)
 	}
 }
 
@@ -176,6 +177,9 @@ func TestReaderAtSourceFails(t *testing.T) {
 	}{
 		{func([]byte) (int, error) { return 0, errBroken }, errBroken},
 		{func(p []byte) (int, error) { return len(p) - 1, errBroken }, errBroken},
+		{func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }, io.ErrUnexpectedEOF},
+		{func([]byte) (int, error) { return 0, errLost }, errBroken},
+		{func(p []byte) (int, error) { return len(p) - 1, errLost }, errBroken},
 		{func([]byte) (int, error) { return 0, io.EOF }, stream.ErrIntegrity},
 		{func(p []byte) (int, error) { return len(p), nil }, stream.ErrIntegrity}, // of something else
 	} {
@@ -184,6 +188,7 @@ func TestReaderAtSourceFails(t *testing.T) {
 			src.from = int64(from)
 			_, err := stream.NewReaderAt(t.Context(), src, int64(len(sealed)), keys, place)
 			require.Error(t, err)
+			require.NotErrorIs(t, err, io.EOF)
 		}
 		src.from = 1 << 40
 		r, err := stream.NewReaderAt(t.Context(), src, int64(len(sealed)), keys, place)
@@ -192,6 +197,7 @@ func TestReaderAtSourceFails(t *testing.T) {
 		b := make([]byte, 3*seg)
 		n, err := r.ReadAt(b, 0)
 		require.ErrorIs(t, err, tt.want)
+		require.NotErrorIs(t, err, io.EOF)
 		require.Equal(t, 2*seg, n)
 		require.True(t, bytes.Equal(plaintext[:n], b[:n]))
 		src.from = 1 << 40
@@ -220,4 +226,32 @@ func TestContextOfReaderAt(t *testing.T) {
 	cancel(errBroken)
 	_, err = r.ReadAt(make([]byte, 1), 0)
 	require.ErrorIs(t, err, errBroken)
+}
+
+// A ReaderAt of a short stream once made room for a whole segment.
+func TestReaderAtOfAnEmptyStreamNeedsNoSegment(t *testing.T) {
+	keys := newStore(t)
+	sealed := seal(t, keys, place, nil, stream.WithSegmentSize(stream.MaxSegment))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 10 {
+		newReaderAt(t, keys, sealed)
+	}
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(stream.MaxSegment), "of ten")
+}
+
+func TestReaderAtImpossibleCount(t *testing.T) {
+	keys := newStore(t)
+	sealed := seal(t, keys, place, text(seg), stream.WithSegmentSize(seg))
+	for _, by := range []int{-1, 1} {
+		src := &failingAt{bytes.NewReader(sealed), int64(headSize(place)), func(p []byte) (int, error) {
+			if by < 0 {
+				return -1, nil
+			}
+			return len(p) + by, nil
+		}}
+		_, err := stream.NewReaderAt(t.Context(), src, int64(len(sealed)), keys, place)
+		require.EqualError(t, err, "stream: source returned an impossible count")
+	}
 }

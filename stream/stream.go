@@ -6,7 +6,8 @@
 // authenticated, and whose EOF means that the stream is complete. [NewReaderAt]
 // reads anywhere in a stream whose size is known. [CreateFile], [WriteFile] and
 // [OpenFile] do the same with files, and replace them so that a crash leaves the
-// old one or the new one.
+// old one or the new one. [Verify] reads a stream for the verdict alone, and
+// [ReadHeader] shows which key one needs, without having it.
 //
 // A stream has a [Place]: what kind it is and where it belongs, such as the index
 // of a snapshot. It opens in the place that it was sealed for and nowhere else.
@@ -58,8 +59,12 @@ import (
 // data as damaged ([ErrIntegrity], [ErrFormat]), use a newer version of this
 // module ([ErrUnsupported]), look where the stream belongs ([ErrLabel]), correct
 // the program ([ErrArgument], [ErrClosed]), or write several streams
-// ([ErrTooLong]). What is wrong with a key is a keystore.KeyError; errors of
-// the reader or writer below, and of the context, are wrapped.
+// ([ErrTooLong]). What is wrong with a key is a keystore.KeyError. An error of the
+// reader or writer below matches what it is, also where that is
+// io.ErrUnexpectedEOF, but never io.EOF; one that breaks its contract gives an
+// error that matches nothing. An error of the context matches context.Canceled or
+// context.DeadlineExceeded, and the cause. Of files there are [ErrOutcomeUnknown],
+// [ErrNotRegular] and what package io/fs has.
 var (
 	// ErrIntegrity says that the stream is not, or not all of, what was sealed
 	// under this key for this place. It never says why an authentication failed.
@@ -70,7 +75,8 @@ var (
 	ErrUnsupported = errors.New("stream: version or suite not supported")
 	// ErrLabel says that the stream is of another kind.
 	ErrLabel = errors.New("stream: has another label")
-	// ErrArgument says that an argument or an option is beyond its limits.
+	// ErrArgument says that an argument, such as an offset, or an option is beyond
+	// its limits.
 	ErrArgument = errors.New("stream: argument beyond its limits")
 	// ErrTooLong says that a stream can get no longer.
 	ErrTooLong = errors.New("stream: longer than a stream may be")
@@ -109,7 +115,8 @@ type Keys interface {
 type Place struct {
 	// Label says what kind of stream it is, such as "snapshot": 1 to 64 printable
 	// ASCII characters without spaces. It stands in the header for everybody to
-	// read. Labels that begin with "atrest/" are this module's own.
+	// read. Labels that begin with "atrest/" are this module's own by convention:
+	// nothing refuses them.
 	Label string
 	// Data says which one it is: the index and term of a snapshot, the name of a
 	// file. It is not stored, and has at most 64 KiB.

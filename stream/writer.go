@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -32,10 +31,7 @@ var (
 	_ io.ReaderFrom  = (*Writer)(nil)
 )
 
-var (
-	errAborted = fmt.Errorf("%w: aborted", ErrClosed)
-	errWrite   = errors.New("stream: destination returned an impossible count")
-)
+var errAborted = fmt.Errorf("%w: aborted", ErrClosed)
 
 // NewWriter begins a stream to w and writes its header. The caller closes the
 // Writer; w itself is never closed. The context counts until then: once it is done
@@ -48,8 +44,8 @@ func NewWriter(ctx context.Context, w io.Writer, keys Keys, at Place, opts ...Op
 	if err := at.check(); err != nil {
 		return nil, err
 	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, fmt.Errorf("stream: %w", err)
+	if err := done(ctx); err != nil {
+		return nil, err
 	}
 	h := &header{segment: o.segment, label: at.Label, metadata: o.metadata}
 	id, salt, k, err := keys.NewStreamKey()
@@ -109,8 +105,9 @@ func (s *Writer) lends(n int) bool {
 	return s.crew.most == 0 || n >= 4*len(s.crew.ring)*s.segment
 }
 
-// ReadFrom seals what r has up to its end. An error of r is final for the Writer
-// too: a stream that lacks some of its source must not become a valid one.
+// ReadFrom seals what r has up to its end, which is io.EOF itself. Any other error
+// of r, one that wraps io.EOF included, is returned as it is and final for the
+// Writer too: a stream that lacks some of its source must not become a valid one.
 func (s *Writer) ReadFrom(r io.Reader) (n int64, err error) {
 	if s.err != nil {
 		return 0, s.err
@@ -134,7 +131,7 @@ func (s *Writer) ReadFrom(r io.Reader) (n int64, err error) {
 			return n, err
 		}
 		switch {
-		case errors.Is(readErr, io.EOF):
+		case readErr == io.EOF:
 			return n, nil
 		case readErr != nil:
 			return n, s.fail(readErr)
@@ -164,8 +161,8 @@ func (s *Writer) filled(n int) error {
 
 // start has the next segment sealed, and writes one when all slots are in use.
 func (s *Writer) start(plaintext []byte, last bool) error {
-	if err := context.Cause(s.ctx); err != nil {
-		return s.fail(fmt.Errorf("stream: %w", err))
+	if err := done(s.ctx); err != nil {
+		return s.fail(err)
 	}
 	slot := s.crew.free()
 	slot.in, slot.number, slot.last = plaintext, s.number, last

@@ -176,9 +176,12 @@ func TestSourceFails(t *testing.T) {
 		"cut": {func() io.Reader {
 			return io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(io.ErrUnexpectedEOF))
 		}, io.ErrUnexpectedEOF},
-		"nothing":  {func() io.Reader { return readFunc(func([]byte) (int, error) { return 0, nil }) }, io.ErrNoProgress},
-		"negative": {func() io.Reader { return readFunc(func([]byte) (int, error) { return -1, nil }) }, nil},
-		"too many": {func() io.Reader { return readFunc(func(b []byte) (int, error) { return len(b) + 1, nil }) }, nil},
+		"wraps io.EOF":       {func() io.Reader { return iotest.ErrReader(errLost) }, errLost},
+		"part, wraps io.EOF": {func() io.Reader { return io.MultiReader(bytes.NewReader(text(seg)), iotest.ErrReader(errLost)) }, errLost},
+		"data, wraps io.EOF": {func() io.Reader { return readFunc(func(b []byte) (int, error) { return copy(b, "abc"), errLost }) }, errLost},
+		"nothing":            {func() io.Reader { return readFunc(func([]byte) (int, error) { return 0, nil }) }, io.ErrNoProgress},
+		"negative":           {func() io.Reader { return readFunc(func([]byte) (int, error) { return -1, nil }) }, nil},
+		"too many":           {func() io.Reader { return readFunc(func(b []byte) (int, error) { return len(b) + 1, nil }) }, nil},
 	} {
 		for _, workers := range []int{1, 2} {
 			t.Run(name, func(t *testing.T) {
