@@ -1,19 +1,15 @@
 package envelope
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync"
 
 	"github.com/golang/snappy"
 )
 
-const (
-	// minCompressed is the smallest plaintext that is worth compressing, in bytes.
-	minCompressed = 32
-	// maxExpansion is more than a Snappy block can grow: a copy of 64 bytes takes
-	// at least 2 bytes.
-	maxExpansion = 64
-)
+// minCompressed is the smallest plaintext that is worth compressing, in bytes.
+const minCompressed = 32
 
 // bodies holds buffers for compressed plaintexts.
 var bodies = sync.Pool{New: func() any { return new([]byte) }}
@@ -64,9 +60,7 @@ func (s *Sealer) sealCompressed(dst, plaintext []byte, bind *binding) ([]byte, e
 	return b.seal(dst, body, w, b.header.compressed(), bind), nil
 }
 
-// openCompressed opens an envelope whose body is a Snappy block. A length that the
-// block cannot have is refused before memory is allocated for it; so is one that no
-// plaintext has.
+// openCompressed opens an envelope whose body is a Snappy block.
 func (c *Cipher) openCompressed(dst, env []byte, h Header, bind *binding) ([]byte, error) {
 	p := bodies.Get().(*[]byte)
 	body, err := c.openBody((*p)[:0], env, h, bind)
@@ -75,12 +69,9 @@ func (c *Cipher) openCompressed(dst, env []byte, h Header, bind *binding) ([]byt
 		return nil, err
 	}
 	defer keepBody(p, body)
-	n, err := snappy.DecodedLen(body)
-	if err != nil || n > maxExpansion*len(body) {
-		return nil, ErrIntegrity
-	}
-	if n > MaxPlaintext {
-		return nil, fmt.Errorf("%w: a compressed plaintext of %d bytes, at most %d", ErrTooLarge, n, MaxPlaintext)
+	n, err := decodedLen(body)
+	if err != nil {
+		return nil, err
 	}
 	start := len(dst)
 	dst = grow(dst, start+n)
@@ -89,4 +80,30 @@ func (c *Cipher) openCompressed(dst, env []byte, h Header, bind *binding) ([]byt
 		return nil, ErrIntegrity
 	}
 	return dst[:start+n], nil
+}
+
+// decodedLen returns the length that a Snappy block says it has. It refuses one that
+// the block cannot have, and one that no plaintext has, so that nobody allocates
+// memory for it.
+func decodedLen(body []byte) (int, error) {
+	n, size := binary.Uvarint(body)
+	switch {
+	case size <= 0 || n > maxDecoded(len(body)-size):
+		return 0, ErrIntegrity
+	case n > MaxPlaintext:
+		return 0, fmt.Errorf("%w: a compressed plaintext of %d bytes, at most %d", ErrTooLarge, n, MaxPlaintext)
+	}
+	return int(n), nil
+}
+
+// maxDecoded returns the most that Snappy elements of so many bytes make. The first
+// is a literal, of 2 bytes for one: before it there is nothing to copy. Then a copy of
+// 3 bytes makes up to 64. One byte that is left makes the literal longer by one, two
+// are a short copy of up to 11. In 64 bits, because 32 hold no product of a length.
+func maxDecoded(elements int) uint64 {
+	if elements < 2 {
+		return 0
+	}
+	n := uint64(elements - 2)
+	return 1 + n/3*64 + [...]uint64{0, 1, 11}[n%3]
 }

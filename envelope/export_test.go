@@ -181,3 +181,9 @@ func NewXChaCha(t testing.TB, k []byte) cipher.AEAD {
 	}
 	return a
 }
+
+// DecodedLen and MaxDecoded are what bounds the length of a compressed body.
+var (
+	DecodedLen = decodedLen
+	MaxDecoded = maxDecoded
+)
