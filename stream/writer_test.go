@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"runtime/metrics"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -437,6 +438,28 @@ func TestGoroutines(t *testing.T) {
 	require.Greater(t, out.most, idle)
 	require.LessOrEqual(t, out.most, idle+20*2)
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= idle+1 }, 10*time.Second, time.Millisecond)
+}
+
+// Several workers begin no goroutine for one segment, full or not, neither to seal
+// nor to open it.
+func TestOneSegmentBeginsNoGoroutine(t *testing.T) {
+	created := []metrics.Sample{{Name: "/sched/goroutines-created:goroutines"}}
+	count := func() uint64 {
+		metrics.Read(created)
+		return created[0].Value.Uint64()
+	}
+	const streams = 1000
+	keys := newStore(t)
+	for _, n := range []int{0, 1, seg - 1, seg} {
+		plaintext := text(n)
+		before := count()
+		for range streams {
+			sealed := seal(t, keys, place, plaintext, stream.WithSegmentSize(seg), stream.WithWorkers(8))
+			_, err := open(t, keys, place, sealed, stream.WithWorkers(8))
+			require.NoError(t, err)
+		}
+		require.Less(t, count()-before, uint64(streams/10), "of the runtime, %d bytes", n)
+	}
 }
 
 // What a stream holds does not depend on its length.
