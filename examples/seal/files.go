@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/atrestdb/atrest/examples/internal/bars"
 	"github.com/atrestdb/atrest/kek"
@@ -31,9 +30,10 @@ func (e readError) Unwrap() error { return e.error }
 
 func (j *job) input(ctx context.Context) (*input, error) {
 	if j.in == "-" {
-		return &input{name: "standard input", r: &pipe{ctx: ctx, r: j.stdin}, size: -1, close: func() {}}, nil
+		return &input{name: "standard input", r: pipe{ctx: ctx, r: j.stdin}, size: -1, close: func() {}}, nil
 	}
-	f, err := os.Open(j.in)
+	// A named pipe opens when somebody opens its other end.
+	f, err := await(ctx, func() (*os.File, error) { return os.Open(j.in) })
 	if err != nil {
 		return nil, refuse("-in %s cannot be read: %w", j.in, reason(err))
 	}
@@ -49,39 +49,9 @@ func (j *job) input(ctx context.Context) (*input, error) {
 	case info.Mode().IsRegular():
 		in.size = info.Size()
 	default:
-		in.r = &pipe{ctx: ctx, r: f}
+		in.r = pipe{ctx: ctx, r: f}
 	}
 	return in, nil
-}
-
-// A pipe can be given up while nothing comes from it.
-type pipe struct {
-	ctx context.Context
-	r   io.Reader
-	err error
-}
-
-func (p *pipe) Read(b []byte) (int, error) {
-	if p.err != nil {
-		return 0, p.err
-	}
-	type result struct {
-		b   []byte
-		err error
-	}
-	done := make(chan result, 1)
-	buf := make([]byte, len(b)) // not b, which is the caller's again when this returns
-	go func() {
-		n, err := p.r.Read(buf)
-		done <- result{buf[:n], err}
-	}()
-	select {
-	case r := <-done:
-		return copy(b, r.b), r.err
-	case <-p.ctx.Done():
-		p.err = p.ctx.Err()
-		return 0, p.err
-	}
 }
 
 // A counted reader moves a bar.
@@ -99,34 +69,28 @@ func (c counted) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// checkFree refuses to replace a file.
-func checkFree(out string) error {
-	if out == "-" {
-		return nil
+// into lets fill write the output, and a file only appears if it has.
+func (j *job) into(ctx context.Context, fill func(io.Writer) error) error {
+	if j.out == "-" {
+		return fill(pipe{ctx: ctx, w: j.stdout})
 	}
-	switch _, err := os.Lstat(out); {
-	case err == nil:
-		return refuse("-out %s exists, and is not replaced", out)
-	case !errors.Is(err, fs.ErrNotExist):
-		return refuse("-out %s cannot be made: %w", out, reason(err))
+	f, err := create(j.out)
+	if err != nil {
+		return refuse("-out %s cannot be made: %w", j.out, reason(err))
 	}
-	return nil
+	defer f.abort()
+	if err := fill(f); err != nil {
+		return err
+	}
+	return f.commit()
 }
 
 func (j *job) sealing(ctx context.Context, in *input, keks *kek.Set) error {
 	b := j.progress(ctx, "sealing", in.size)
 	defer b.Done()
-	err := seal(ctx, counted{in.r, b}, keks, func(keys *keystore.Store, opts ...stream.Option) (sink, error) {
-		if j.out == "-" {
-			return stream.NewWriter(ctx, j.stdout, keys, place, opts...)
-		}
-		w, err := stream.CreateFile(ctx, j.out, keys, place, opts...)
-		if err != nil {
-			return nil, refuse("-out %s cannot be made: %w", j.out, reason(err))
-		}
-		return w, nil
-	})
-	return j.told(in, err)
+	return j.told(in, j.into(ctx, func(w io.Writer) error {
+		return seal(ctx, w, counted{in.r, b}, keks)
+	}))
 }
 
 func (j *job) opening(ctx context.Context, in *input, keks *kek.Set) error {
@@ -136,45 +100,10 @@ func (j *job) opening(ctx context.Context, in *input, keks *kek.Set) error {
 	if err != nil {
 		return j.told(in, err)
 	}
-	if j.out == "-" {
-		_, err := r.WriteTo(j.stdout)
-		return j.told(in, err)
-	}
-	w, err := createClear(j.out)
-	if err != nil {
-		return refuse("-out %s cannot be made: %w", j.out, reason(err))
-	}
-	defer w.abort()
-	if _, err := r.WriteTo(w.f); err != nil {
-		return j.told(in, err)
-	}
-	return j.told(in, w.commit(j.out))
-}
-
-// A clearFile has a name that nobody looks for until all of it is there.
-type clearFile struct{ f *os.File }
-
-func createClear(path string) (*clearFile, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
-	return &clearFile{f}, err
-}
-
-func (c *clearFile) abort() {
-	if c.f != nil {
-		_ = c.f.Close()
-		_ = os.Remove(c.f.Name())
-	}
-}
-
-func (c *clearFile) commit(path string) error {
-	if err := errors.Join(c.f.Sync(), c.f.Close()); err != nil {
+	return j.told(in, j.into(ctx, func(w io.Writer) error {
+		_, err := r.WriteTo(w)
 		return err
-	}
-	if err := os.Rename(c.f.Name(), path); err != nil {
-		return err
-	}
-	c.f = nil
-	return nil
+	}))
 }
 
 // told says in one sentence what is wrong, and who has to do something about it.

@@ -11,9 +11,14 @@
 // Without any argument the program shows on a temporary file what it does. How it uses
 // atrest is in seal.go.
 //
-// A file appears under the name of -out when it is complete, and not before. What goes
-// to a pipe while a damaged file is opened is authentic, but not all of it: the exit code
-// says so.
+// A file appears under the name of -out when it is complete, and not before, and takes the
+// place of no other; only where the file system has no links, as on FAT, one that comes
+// in the very last moment is replaced. What goes to a pipe while a damaged file is opened is
+// authentic, but not all of it: the exit code says so.
+//
+// An interrupt, SIGTERM or SIGHUP leaves nothing. A program that is killed, or loses power,
+// leaves OUT.*.tmp beside -out OUT, in the clear if it was opening. The next run that makes
+// OUT removes it; when several make OUT at once, one does, and the others fail.
 //
 // The exit code is 0 if all is well, 2 if what was given is not as it must be, such as a
 // damaged file or the wrong KEK, 1 if something else is in the way, such as a full disk, and
@@ -30,6 +35,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"golang.org/x/term"
 
 	"github.com/atrestdb/atrest/examples/internal/bars"
 )
@@ -48,7 +55,11 @@ func (r refusal) Unwrap() error { return r.error }
 func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as it is under nohup
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, bars.Terminal(os.Stderr))
 	stop()
@@ -102,11 +113,15 @@ func (j *job) parse(args []string) error {
 		fmt.Fprintln(j.stdout, "Usage: seal -kek FILE [-open] [-in FILE] [-out FILE]")
 		flags.SetOutput(j.stdout)
 		flags.PrintDefaults()
+		fmt.Fprintln(j.stdout, "Nothing is replaced. A run that is killed leaves OUT.*.tmp beside -out OUT, in the clear\n"+
+			"if it was opening, which the next run that makes OUT removes.")
 		return err
 	case err != nil:
 		return refusal{err}
 	case flags.NArg() > 0:
 		return refuse("unexpected argument %q", flags.Arg(0))
+	case j.in == "" || j.out == "":
+		return refuse("-in and -out need a name, or - for standard input and output")
 	case j.kek == "" && len(args) > 0:
 		return refuse("-kek is needed: a file of 32 random bytes that nobody else may read")
 	}
@@ -114,6 +129,12 @@ func (j *job) parse(args []string) error {
 }
 
 func (j *job) run(ctx context.Context) error {
+	if j.out == "-" && isTerminal(j.stdout) {
+		if !j.open {
+			return refuse("what is sealed is not for a terminal: give -out FILE, or a pipe")
+		}
+		j.progress = bars.Silent // which would be drawn into what is opened
+	}
 	keks, err := readKEK(j.kek)
 	if err != nil {
 		return err
@@ -123,11 +144,18 @@ func (j *job) run(ctx context.Context) error {
 		return err
 	}
 	defer in.close()
-	if err := checkFree(j.out); err != nil {
-		return err
+	if j.out != "-" {
+		if err := checkFree(j.out); err != nil { // now rather than after all the work
+			return err
+		}
 	}
 	if j.open {
 		return j.opening(ctx, in, keks)
 	}
 	return j.sealing(ctx, in, keks)
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }

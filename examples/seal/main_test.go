@@ -7,11 +7,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -28,10 +26,7 @@ func TestMain(m *testing.M) {
 	if _, ok := os.LookupEnv("SEAL_TEST"); !ok {
 		os.Exit(m.Run())
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, bars.Terminal(os.Stderr))
-	stop()
-	os.Exit(code)
+	main()
 }
 
 // A result is what one run of the program left for its caller.
@@ -233,6 +228,8 @@ func TestRefusals(t *testing.T) {
 		{"-out below a file", "cannot be made: not a directory", s.args("-in", s.path("clear"), "-out", sealed+"/out")},
 		{"not sealed", "was not sealed by this program", s.args("-open", "-in", s.path("clear"))},
 		{"later version", "by a later version", s.args("-open", "-in", s.path("later"))},
+		{"-in is empty", "-in and -out need a name", s.args("-in", "")},
+		{"-out is empty", "-in and -out need a name", s.args("-in", s.path("clear"), "-out", "")},
 		{"unknown flag", "-compress", s.args("-compress")},
 		{"argument", `unexpected argument "more"`, s.args("more")},
 	} {
@@ -275,6 +272,50 @@ type brokenWriter struct{ err error }
 
 func (b brokenWriter) Write([]byte) (int, error) { return 0, b.err }
 
+// atEnd does something before it says that there is no more.
+type atEnd func()
+
+func (do atEnd) Read([]byte) (int, error) {
+	do()
+	return 0, io.EOF
+}
+
+// What comes to be under the name meanwhile stays, whether it is somebody's or of another
+// run, on file systems with links and without.
+func TestNothingIsReplaced(t *testing.T) {
+	s := newSite(t)
+	sealed := sealOf(t.Context(), strings.NewReader("data"), s.args()...)
+	sealed.requireOK(t)
+	out := s.path("out")
+	for _, l := range []func(string, string) error{os.Link, func(string, string) error { return errors.ErrUnsupported }} {
+		link = l
+		t.Cleanup(func() { link = os.Link })
+		for in, args := range map[string][]string{"data": s.args("-out", out), sealed.stdout: s.args("-open", "-out", out)} {
+			for _, meanwhile := range []func(){
+				func() { write(t, out, []byte("precious")) },
+				func() {
+					sealOf(t.Context(), strings.NewReader(in), args...).requireOK(t)
+					if runtime.GOOS != "windows" {
+						require.Equal(t, []string{"out"}, s.names(t))
+					}
+					write(t, out, []byte("precious"))
+				},
+			} {
+				r := sealOf(t.Context(), io.MultiReader(strings.NewReader(in), atEnd(meanwhile)), args...)
+				r.requireSentence(t, exitRefused, "-out "+out+" exists, and is not replaced")
+				require.Equal(t, []string{"out"}, s.names(t))
+				kept, err := os.ReadFile(out)
+				require.NoError(t, err)
+				require.Equal(t, "precious", string(kept))
+				require.NoError(t, os.Remove(out))
+			}
+			sealOf(t.Context(), strings.NewReader(in), args...).requireOK(t)
+			require.Equal(t, []string{"out"}, s.names(t))
+			require.NoError(t, os.Remove(out))
+		}
+	}
+}
+
 // A pipe from which nothing comes does not keep the program.
 func TestInterrupted(t *testing.T) {
 	s := newSite(t)
@@ -289,6 +330,30 @@ func TestInterrupted(t *testing.T) {
 		(<-done).requireSentence(t, exitInterrupted, "interrupted")
 		require.NoError(t, feed.Close())
 		require.Empty(t, s.names(t))
+	}
+}
+
+// stuck is a pipe that nobody reads.
+type stuck struct{ written, never chan struct{} }
+
+func (s stuck) Write([]byte) (int, error) {
+	close(s.written)
+	<-s.never
+	return 0, io.ErrClosedPipe
+}
+
+func TestInterruptedAtOutput(t *testing.T) {
+	s := newSite(t)
+	for _, args := range [][]string{s.args("-in", s.kek), s.args("-open", "-in", s.sealed(t, "data"))} {
+		ctx, cancel := context.WithCancel(t.Context())
+		out := stuck{make(chan struct{}), make(chan struct{})}
+		var stderr bytes.Buffer
+		done := make(chan int)
+		go func() { done <- run(ctx, args, nil, out, &stderr, bars.Silent) }()
+		<-out.written
+		cancel()
+		result{<-done, "", stderr.String()}.requireSentence(t, exitInterrupted, "interrupted")
+		close(out.never)
 	}
 }
 
@@ -312,19 +377,9 @@ func process(t *testing.T, env []string, args ...string) *exec.Cmd {
 
 func finish(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
-	return finishAfter(t, cmd, nil)
-}
-
-// finishAfter lets something happen while the process runs.
-func finishAfter(t *testing.T, cmd *exec.Cmd, meanwhile func()) result {
-	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	require.NoError(t, cmd.Start())
-	if meanwhile != nil {
-		meanwhile()
-	}
-	err := cmd.Wait()
+	err := cmd.Run()
 	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
 		require.NoError(t, err)
 	}
@@ -351,20 +406,40 @@ func TestProcesses(t *testing.T) {
 	finish(t, process(t, nil, s.args("-in", s.path("none"))...)).requireSentence(t, exitRefused, "no such file")
 }
 
-// A signal while the program waits for more ends it, and the file is not there.
-func TestSignal(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("has no such signals")
-	}
+// A run that was killed leaves what it wrote, and the next one that makes the file does not.
+func TestKilled(t *testing.T) {
 	s := newSite(t)
-	cmd := process(t, nil, s.args("-out", s.path("out"))...)
-	in, err := cmd.StdinPipe()
+	sealed := sealOf(t.Context(), strings.NewReader(strings.Repeat("data", 100_000)), s.args()...)
+	sealed.requireOK(t)
+	out := s.path("out")
+	for in, args := range map[string][]string{"data": s.args("-out", out), sealed.stdout: s.args("-open", "-out", out)} {
+		cmd := begin(t, s, nil, in, args...)
+		require.NoError(t, cmd.Process.Kill())
+		require.Error(t, cmd.Wait())
+		left := s.names(t)
+		require.Len(t, left, 1)
+		require.Regexp(t, `^out\..*\.tmp$`, left[0])
+
+		sealOf(t.Context(), strings.NewReader(""), s.args("-open", "-out", out)...).requireSentence(t, exitRefused, "")
+		require.Equal(t, left, s.names(t), "it may be another run's")
+		sealOf(t.Context(), strings.NewReader(in), args...).requireOK(t)
+		require.Equal(t, []string{"out"}, s.names(t))
+		require.NoError(t, os.Remove(out))
+	}
+}
+
+// begin starts the program in a process of its own, which has begun its file and waits for
+// more.
+func begin(t *testing.T, s site, stderr io.Writer, in string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := process(t, nil, args...)
+	cmd.Stderr = stderr
+	feed, err := cmd.StdinPipe()
 	require.NoError(t, err)
-	finishAfter(t, cmd, func() {
-		_, err := in.Write(bytes.Repeat([]byte("x"), 100_000))
-		require.NoError(t, err)
-		require.Eventually(t, func() bool { return len(s.names(t)) > 0 }, time.Minute, time.Millisecond, "it has not begun")
-		require.NoError(t, cmd.Process.Signal(os.Interrupt))
-	}).requireSentence(t, exitInterrupted, "interrupted")
-	require.Empty(t, s.names(t))
+	t.Cleanup(func() { _ = feed.Close() })
+	require.NoError(t, cmd.Start())
+	_, err = io.WriteString(feed, in)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return len(s.names(t)) > 0 }, time.Minute, time.Millisecond, "it has not begun")
+	return cmd
 }

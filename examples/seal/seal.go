@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
+	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"runtime"
 
@@ -58,78 +56,42 @@ func keysOf(ctx context.Context, keks *kek.Set, container []byte) (*keystore.Sto
 	return keys, err
 }
 
-// A sink takes a stream. Nothing is there before Close, if it is a file.
-type sink interface {
-	io.ReaderFrom
-	Close() error
-	Abort()
-}
-
 // seal seals what r has. The wrapped DEK goes into the stream's metadata, so that the
 // stream needs nothing but the KEK to open.
-func seal(ctx context.Context, r io.Reader, keks *kek.Set, create func(keys *keystore.Store, opts ...stream.Option) (sink, error)) error {
+func seal(ctx context.Context, w io.Writer, r io.Reader, keks *kek.Set) error {
 	keys, container, err := newKeys(ctx, keks)
 	if err != nil {
 		return err
 	}
-	w, err := create(keys, stream.WithMetadata(container), workers)
+	s, err := stream.NewWriter(ctx, w, keys, place, stream.WithMetadata(container), workers)
 	if err != nil {
 		return err
 	}
-	defer w.Abort()
-	if _, err := w.ReadFrom(r); err != nil {
+	defer s.Abort()
+	if _, err := s.ReadFrom(r); err != nil {
 		return err
 	}
-	return w.Close()
+	return s.Close()
 }
 
 // open begins to open a stream.
 func open(ctx context.Context, r io.Reader, keks *kek.Set) (*stream.Reader, error) {
-	b := bufio.NewReaderSize(r, headSize)
-	container, err := metadata(b)
+	var head bytes.Buffer
+	h, err := stream.ReadHeader(io.TeeReader(r, &head))
 	if err != nil {
 		return nil, err
 	}
-	keys, err := keysOf(ctx, keks, container)
+	keys, err := keysOf(ctx, keks, metadata(head.Bytes(), h))
 	if err != nil {
 		return nil, err
 	}
-	return stream.NewReader(ctx, b, keys, place, workers)
+	return stream.NewReader(ctx, io.MultiReader(&head, r), keys, place, workers)
 }
 
-// The head of a stream, see docs/FORMATS.md: 48 bytes, the label, the metadata.
-const (
-	fixedSize = 48
-	headSize  = fixedSize + stream.MaxLabel + stream.MaxMetadata
-)
-
-// metadata looks ahead for the metadata of a stream, which are not authentic yet: they are
-// a container, which says itself whether it is, and the stream's reader checks them with
-// the key that was in it.
-func metadata(b *bufio.Reader) ([]byte, error) {
-	fixed, err := peek(b, fixedSize)
-	if err != nil {
-		return nil, err
-	}
-	if string(fixed[:3]) != "\xa7SM" {
-		return nil, stream.ErrFormat
-	}
-	from := fixedSize + int(fixed[45])
-	n := int(binary.BigEndian.Uint16(fixed[46:]))
-	if from+n > headSize {
-		return nil, stream.ErrFormat
-	}
-	head, err := peek(b, from+n)
-	if err != nil {
-		return nil, err
-	}
-	return head[from:], nil
-}
-
-func peek(b *bufio.Reader, n int) ([]byte, error) {
-	head, err := b.Peek(n)
-	if errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: it ends in its header", stream.ErrFormat)
-	}
-	return head, err
+// metadata takes the metadata from a header, see docs/FORMATS.md: 48 bytes, the label, the
+// metadata, and 64 bytes that authenticate it. Nobody has done that yet, but these metadata
+// are a container, which says itself whether it is one, and the stream's reader checks them
+// with the key that was in it.
+func metadata(head []byte, h stream.Header) []byte {
+	return head[48+len(h.Label) : len(head)-64]
 }
