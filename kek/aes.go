@@ -40,14 +40,27 @@ func newAES(kind string, raw []byte) (*AES, error) {
 
 // ID returns where the key came from, "file" or "env", and 16 hexadecimal digits
 // derived from it.
-func (a *AES) ID() string { return a.id }
+func (a *AES) ID() string {
+	if a == nil {
+		return ""
+	}
+	return a.id
+}
+
+// held returns nil where there is no key, in a zero AES too.
+func (a *AES) held() gcm {
+	if a == nil {
+		return nil
+	}
+	return a.key
+}
 
 // Wrap returns nonce, ciphertext and tag: 60 bytes.
 func (a *AES) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
-	return a.key.wrap(ctx, plaintext, ad)
+	return a.held().wrap(ctx, plaintext, ad)
 }
 
 // Unwrap opens what Wrap made with the same ad.
 func (a *AES) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
-	return a.key.unwrap(ctx, wrapped, ad)
+	return a.held().unwrap(ctx, wrapped, ad)
 }

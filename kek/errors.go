@@ -23,7 +23,8 @@ var (
 	// that is no regular file.
 	ErrInsecure = errors.New("insecure KEK file")
 	// ErrBadKey is returned by File and Env for anything but 32 bytes, and for 32
-	// zeros, which a file is that lost its contents.
+	// zeros, which a file is that lost its contents. So do the methods of a KEK of this
+	// package that is nil or a zero value.
 	ErrBadKey = errors.New("not a 32-byte KEK")
 	// ErrTooLong is returned by ReadFile for a file beyond the limit.
 	ErrTooLong = errors.New("file too long")
@@ -43,6 +44,9 @@ var (
 	// ErrConfig is returned by NewSet.
 	ErrConfig = errors.New("bad set of KEKs")
 )
+
+// errZero is what a KEK answers that nobody made.
+var errZero = fmt.Errorf("kek: %w: it is nil or a zero value", ErrBadKey)
 
 var advice = map[error]string{
 	ErrUnreachable: "try again",

@@ -48,7 +48,11 @@ func NewParams(c Cost, s [16]byte) []byte {
 
 // ParseURI takes a URI apart.
 func ParseURI(s string) (scheme, path string, options map[string]string, err error) {
-	u, err := parseURI(s)
+	name, rest, err := cutScheme(s)
+	if err != nil {
+		return "", "", nil, err
+	}
+	u, err := parseRest(name, rest)
 	return u.scheme, u.path, u.options, err
 }
 

@@ -36,6 +36,9 @@ func (g gcm) wrap(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
 	if err := checkPlaintext(plaintext); err != nil {
 		return nil, err
 	}
+	if g == nil {
+		return nil, errZero
+	}
 	return g().Seal(make([]byte, 0, wrapSize), nil, plaintext, ad), nil
 }
 
@@ -45,6 +48,9 @@ func (g gcm) unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
 	}
 	if err := checkWrap(wrapped, wrapSize); err != nil {
 		return nil, err
+	}
+	if g == nil {
+		return nil, errZero
 	}
 	out, err := g().Open(nil, nil, wrapped, ad)
 	if err != nil {

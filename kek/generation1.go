@@ -18,6 +18,9 @@ func (s *Set) WrapGeneration1(ctx context.Context, id key.ID, dek key.DEK) ([]by
 	case dek.IsZero():
 		return nil, fmt.Errorf("kek: wrap DEK %s: %w", id, errZeroKey)
 	}
+	if len(s.members) == 0 {
+		return nil, fmt.Errorf("kek: wrap DEK %s: %w: it is empty", id, ErrConfig)
+	}
 	m := s.members[0]
 	if _, ok := m.KEK.(ParamKEK); ok {
 		return nil, fmt.Errorf("kek: wrap DEK %s: %w: KEK %s: %w", id, ErrConfig, m.id, errNoParams)

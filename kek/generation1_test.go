@@ -1,10 +1,12 @@
 package kek_test
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -75,4 +77,99 @@ func TestGeneration1Refuses(t *testing.T) {
 	again, err := set.UnwrapGeneration1(t.Context(), 7, wrapped)
 	require.NoError(t, err)
 	require.True(t, key.EqualDEK(dek, again))
+}
+
+// Generation 1 has no place for parameters: a KEK that needs them wraps nothing there,
+// and costs nothing where it is asked all the same.
+func TestGeneration1RefusesKEKsWithParameters(t *testing.T) {
+	plain, withParams := aesKEK(t, rawKEK(1)), &withParams{KEK: kektest.New("p"), unwrap: noParams}
+	dek := key.NewDEK()
+	wrapped, err := newSet(t, plain, withParams).WrapGeneration1(t.Context(), 7, dek)
+	require.NoError(t, err, "the first KEK alone wraps")
+	first := newSet(t, withParams, plain)
+	w, err := first.WrapGeneration1(t.Context(), 7, dek)
+	require.ErrorIs(t, err, kek.ErrConfig)
+	require.ErrorContains(t, err, "KEK p: its wraps have parameters, for which generation 1 has no place")
+	require.Nil(t, w)
+	got, err := first.UnwrapGeneration1(t.Context(), 7, wrapped)
+	require.NoError(t, err)
+	require.True(t, key.EqualDEK(dek, got))
+}
+
+func noParams(_ context.Context, params, _, _ []byte) ([]byte, error) {
+	if len(params) == 0 {
+		return nil, kek.ErrWrongKey
+	}
+	panic("generation 1 has no parameters")
+}
+
+func TestGeneration1RefusesAPassphrase(t *testing.T) {
+	k := newPassphrase(t, secret)
+	set := newSet(t, k, aesKEK(t, rawKEK(1)))
+	_, err := set.WrapGeneration1(t.Context(), 7, key.NewDEK())
+	require.ErrorIs(t, err, kek.ErrConfig)
+
+	dek := key.NewDEK()
+	wrapped, err := newSet(t, aesKEK(t, rawKEK(1))).WrapGeneration1(t.Context(), 7, dek)
+	require.NoError(t, err)
+	got, err := set.UnwrapGeneration1(t.Context(), 7, wrapped)
+	require.NoError(t, err)
+	require.True(t, key.EqualDEK(dek, got))
+	require.Zero(t, kek.Derived(k), "no key is derived for a wrap that has no parameters")
+}
+
+func TestGeneration1WrapOf59Or61Bytes(t *testing.T) {
+	set := newSet(t, aesKEK(t, rawKEK(1)))
+	wrapped, err := set.WrapGeneration1(t.Context(), 7, key.NewDEK())
+	require.NoError(t, err)
+	for text, w := range map[string][]byte{
+		"a wrap of 59 bytes, want 60": wrapped[:59],
+		"a wrap of 61 bytes, want 60": append(wrapped[:60:60], 0),
+	} {
+		got, err := set.UnwrapGeneration1(t.Context(), 7, w)
+		requireOnly(t, err, kek.ErrWrongKey)
+		require.ErrorContains(t, err, text)
+		require.True(t, got.IsZero())
+	}
+}
+
+// What the first KEK does not open, for whatever reason, the second does.
+func TestGeneration1SecondKEKOpens(t *testing.T) {
+	dek := key.NewDEK()
+	wrapped, err := newSet(t, aesKEK(t, rawKEK(1))).WrapGeneration1(t.Context(), 7, dek)
+	require.NoError(t, err)
+	down := kektest.New("kms:a")
+	down.FailNext(1, kek.ErrUnreachable)
+	for _, first := range []kek.KEK{aesKEK(t, rawKEK(2)), kektest.New("kms:b"), down} {
+		got, err := newSet(t, first, aesKEK(t, rawKEK(1))).UnwrapGeneration1(t.Context(), 7, wrapped)
+		require.NoError(t, err)
+		require.True(t, key.EqualDEK(dek, got))
+	}
+	_, err = newSet(t, aesKEK(t, rawKEK(2)), aesKEK(t, rawKEK(3))).UnwrapGeneration1(t.Context(), 7, wrapped)
+	requireOnly(t, err, kek.ErrWrongKey)
+	var ue *kek.UnwrapError
+	require.ErrorAs(t, err, &ue)
+	require.Len(t, ue.Failed, 2)
+}
+
+func TestGeneration1Concurrently(t *testing.T) {
+	set := newSet(t, aesKEK(t, rawKEK(1)), aesKEK(t, rawKEK(2)))
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 50 {
+				id, dek := key.ID(i*50+j+1), key.NewDEK()
+				wrapped, err := set.WrapGeneration1(t.Context(), id, dek)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got, err := set.UnwrapGeneration1(t.Context(), id, wrapped)
+				if err != nil || !key.EqualDEK(dek, got) {
+					t.Errorf("key %s: another key, or %v", id, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -25,6 +25,9 @@ type Argon2id struct {
 
 var _ ParamKEK = (*Argon2id)(nil)
 
+// passphrasePrefix stands before the name in an id.
+const passphrasePrefix = "passphrase:"
+
 // PassphraseOption changes what Passphrase does.
 type PassphraseOption func(*passphraseConfig)
 
@@ -70,7 +73,7 @@ func Passphrase(passphrase []byte, opts ...PassphraseOption) (*Argon2id, error) 
 	if fips140.Enforced() {
 		return nil, refuse(fmt.Errorf("%w: Argon2id", ErrFIPS))
 	}
-	id := "passphrase:" + c.name
+	id := passphrasePrefix + c.name
 	if err := key.CheckKEKID(id); err != nil {
 		return nil, refuse(err)
 	}
@@ -92,7 +95,19 @@ func Passphrase(passphrase []byte, opts ...PassphraseOption) (*Argon2id, error) 
 }
 
 // ID returns "passphrase:" and the name.
-func (a *Argon2id) ID() string { return a.id }
+func (a *Argon2id) ID() string {
+	if a == nil {
+		return ""
+	}
+	return a.id
+}
+
+func (a *Argon2id) held() (*derivations, error) {
+	if a == nil || a.keys == nil {
+		return nil, errZero
+	}
+	return a.keys(), nil
+}
 
 // WrapParams returns the parameters, 26 bytes, and nonce, ciphertext and tag: 60
 // bytes. The parameters are part of the associated data.
@@ -100,8 +115,12 @@ func (a *Argon2id) WrapParams(ctx context.Context, plaintext, ad []byte) (params
 	if err := checkPlaintext(plaintext); err != nil {
 		return nil, nil, err
 	}
-	p := a.keys().current()
-	g, err := a.keys().derive(ctx, p)
+	d, err := a.held()
+	if err != nil {
+		return nil, nil, err
+	}
+	p := d.current()
+	g, err := d.derive(ctx, p)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -125,10 +144,14 @@ func (a *Argon2id) UnwrapParams(ctx context.Context, params, wrapped, ad []byte)
 	if err := checkWrap(wrapped, wrapSize); err != nil {
 		return nil, err
 	}
-	if err := p.cost().checkMax(a.keys().max); err != nil {
+	d, err := a.held()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.cost().checkMax(d.max); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDenied, err)
 	}
-	g, err := a.keys().derive(ctx, p)
+	g, err := d.derive(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +159,7 @@ func (a *Argon2id) UnwrapParams(ctx context.Context, params, wrapped, ad []byte)
 	if err != nil {
 		return nil, err
 	}
-	a.keys().opened(p)
+	d.opened(p)
 	return out, nil
 }
 

@@ -3,6 +3,7 @@ package kek
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -22,12 +23,12 @@ type member struct {
 }
 
 // NewSet returns the set of the KEKs. Put first what answers fastest. It refuses
-// two KEKs of one id, an id that fits into no container, and more than
-// [key.MaxRecipients]. It calls none of them; [Verify] does.
+// two KEKs of one id, an id that fits into no container, nil, a nil pointer too, and
+// more than [key.MaxRecipients]. It calls none of them; [Verify] does.
 func NewSet(first KEK, more ...KEK) (*Set, error) {
 	s := new(Set)
 	for i, k := range append([]KEK{first}, more...) {
-		if k == nil {
+		if isNil(k) {
 			return nil, fmt.Errorf("kek: %w: number %d is nil", ErrConfig, i+1)
 		}
 		m := member{KEK: k, id: k.ID()}
@@ -43,6 +44,12 @@ func NewSet(first KEK, more ...KEK) (*Set, error) {
 		return nil, fmt.Errorf("kek: %w: %d KEKs, want at most %d", ErrConfig, n, key.MaxRecipients)
 	}
 	return s, nil
+}
+
+// isNil reports whether there is no KEK, which an interface with a nil pointer hides.
+func isNil(k KEK) bool {
+	v := reflect.ValueOf(k)
+	return k == nil || v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 // IDs returns the ids of the KEKs, in the order of the set.

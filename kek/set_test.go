@@ -37,6 +37,8 @@ func TestNewSet(t *testing.T) {
 		"KEK k0 is there twice":                    append(many(3), kektest.New("k0")),
 		"number 1 is nil":                          {nil},
 		"number 2 is nil":                          {kektest.New("a"), nil},
+		"number 3 is nil":                          {kektest.New("a"), kektest.New("b"), (*kektest.KEK)(nil)},
+		"number 1: key: not a valid":               {&kek.AES{}},
 		"number 1: key: ":                          {kektest.New("")},
 		"number 2: key: ":                          {kektest.New("a"), kektest.New("a b")},
 		"has 256 bytes":                            {kektest.New(strings.Repeat("x", 256))},
@@ -47,6 +49,39 @@ func TestNewSet(t *testing.T) {
 		require.ErrorContains(t, err, text)
 		require.Nil(t, s)
 	}
+}
+
+// What is nil or was not made by a function of the package holds no key: it is refused
+// where it comes from and where it is used, and does not panic.
+func TestNilAndZeroKEKs(t *testing.T) {
+	wraps := append(kek.NewParams(cheap, [16]byte{}), make([]byte, 60)...) // the right length for either
+	for name, k := range map[string]kek.KEK{
+		"nil": nil, "nil AES": (*kek.AES)(nil), "nil Argon2id": (*kek.Argon2id)(nil), "zero AES": &kek.AES{}, "zero Argon2id": &kek.Argon2id{},
+	} {
+		_, err := kek.NewSet(k)
+		require.ErrorIs(t, err, kek.ErrConfig, name)
+		_, err = kek.NewSet(kektest.New("a"), k)
+		require.ErrorIs(t, err, kek.ErrConfig, name)
+		err = kek.Verify(t.Context(), k)
+		require.ErrorIs(t, err, kek.ErrFaulty, name)
+		s := newSet(t, kektest.New("a"))
+		_, err = s.AddRecipient(t.Context(), wrapDEK(t, s, 7, key.Storage, key.NewDEK()), k)
+		require.ErrorIs(t, err, kek.ErrConfig, name)
+		if k == nil {
+			continue
+		}
+		require.Empty(t, k.ID(), name)
+		_, err = k.Wrap(t.Context(), rawKEK(1), nil)
+		require.ErrorIs(t, err, kek.ErrBadKey, name)
+		wrapped := wraps
+		if _, ok := k.(*kek.AES); ok {
+			wrapped = wraps[26:]
+		}
+		_, err = k.Unwrap(t.Context(), wrapped, nil)
+		require.ErrorIs(t, err, kek.ErrBadKey, name)
+	}
+	_, err := new(kek.Set).WrapGeneration1(t.Context(), 7, key.NewDEK())
+	require.ErrorIs(t, err, kek.ErrConfig)
 }
 
 // NewSet calls no KEK, and asks for an id once: one that changes later does no

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/atrestdb/atrest/key"
 )
 
 // Opener makes a KEK out of what stands behind the scheme of a URI. Only options
@@ -26,9 +28,17 @@ var (
 		"env":        {openEnv, nil},
 		"passphrase": {openPassphrase, []string{"file", "env", "symlink"}},
 	}
-	// packages are those of this module that register further schemes.
-	packages = map[string]string{"tink-keyset": "github.com/atrestdb/atrest/kek/tinkkek"}
 )
+
+// Names that are nobody's secret, so that errors may show them.
+const (
+	tinkPackage = "github.com/atrestdb/atrest/kek/tinkkek"
+	tinkScheme  = "tink-keyset" // which it registers
+)
+
+// services are schemes by which Tink and others name keys in key services. They are
+// none here.
+var services = []string{"aws-kms", "azure-kms", "gcp-kms", "hcvault", "vault-transit"}
 
 // Register makes OpenURI know a scheme, lower-case letters, digits and hyphens,
 // and the options it takes. Packages that have KEKs of their own call it when
@@ -60,23 +70,28 @@ func Register(name string, open Opener, options ...string) {
 // Percent-encoding is undone everywhere; a path that holds %, ? or # needs it, as
 // %25, %3F, %23, and so does & in an option. "file:///path" is "file:/path".
 //
+// Keys in key services have no scheme of their own: see FromKMS in package
+// kek/tinkkek.
+//
 // What is no URI of this kind, an option that the scheme does not take, and an
-// unknown scheme are [ErrURI]. Errors name schemes and places, never what the
-// URI says beyond that, since people paste secrets into the wrong field.
+// unknown scheme are [ErrURI]. People paste secrets into the wrong field, so such an
+// error shows nothing of the URI but a scheme that is registered or a well-known one of
+// key services, and which byte is wrong where; an unknown scheme may be a
+// password with a colon. Once the URI is good, errors name the file, the variable or
+// the passphrase that it names.
 func OpenURI(ctx context.Context, uri string) (KEK, error) {
-	u, err := parseURI(uri)
+	name, rest, err := cutScheme(uri)
 	if err != nil {
 		return nil, err
 	}
-	schemesMu.RLock()
-	s, ok := schemes[u.scheme]
-	known := slices.Sorted(maps.Keys(schemes))
-	schemesMu.RUnlock()
-	if !ok {
-		if pkg, ok := packages[u.scheme]; ok {
-			return nil, fmt.Errorf("kek: %w: %s: import %s", ErrURI, u.scheme, pkg)
-		}
-		return nil, fmt.Errorf("kek: %w: unknown scheme %s, want one of %s", ErrURI, u.scheme, strings.Join(known, ", "))
+	// First of all: what is wrong behind an unknown scheme is nothing to correct.
+	s, err := schemeOf(name)
+	if err != nil {
+		return nil, err
+	}
+	u, err := parseRest(name, rest)
+	if err != nil {
+		return nil, err
 	}
 	for name := range u.options {
 		if !slices.Contains(s.options, name) {
@@ -84,6 +99,23 @@ func OpenURI(ctx context.Context, uri string) (KEK, error) {
 		}
 	}
 	return s.open(ctx, u.path, u.options)
+}
+
+func schemeOf(name string) (scheme, error) {
+	schemesMu.RLock()
+	defer schemesMu.RUnlock()
+	if s, ok := schemes[name]; ok {
+		return s, nil
+	}
+	if name == tinkScheme {
+		return scheme{}, fmt.Errorf("kek: %w: %s: import %s", ErrURI, name, tinkPackage)
+	}
+	shown := ""
+	if slices.Contains(services, name) {
+		shown = " " + name
+	}
+	return scheme{}, fmt.Errorf("kek: %w: unknown scheme%s, want one of %s; for a key in a service import %s and use its FromKMS",
+		ErrURI, shown, strings.Join(slices.Sorted(maps.Keys(schemes)), ", "), tinkPackage)
 }
 
 func orNone(options []string) string {
@@ -102,7 +134,21 @@ func openFile(_ context.Context, path string, options map[string]string) (KEK, e
 }
 
 func openEnv(_ context.Context, path string, _ map[string]string) (KEK, error) {
+	if err := checkVariable("env", path); err != nil {
+		return nil, err
+	}
 	return notNil(Env(path))
+}
+
+// checkVariable refuses what names no variable and could be the value of one, which
+// in base64 of 32 bytes ends with =. An empty name is left to who looks it up.
+func checkVariable(scheme, name string) error {
+	for _, c := range []byte(name) {
+		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' && c != '.' {
+			return uri{scheme: scheme}.bad("want the name of a variable, of letters, digits and any of _-.")
+		}
+	}
+	return nil
 }
 
 // maxPassphrase bounds a file that is read for a passphrase.
@@ -114,6 +160,10 @@ func openPassphrase(_ context.Context, name string, options map[string]string) (
 	opts, err := FileOptions(options)
 	if err != nil {
 		return nil, err
+	}
+	if name != "" && key.CheckKEKID(passphrasePrefix+name) != nil {
+		return nil, uri{scheme: "passphrase"}.bad("want a name of up to %d printable ASCII characters without spaces",
+			key.MaxKEKID-len(passphrasePrefix))
 	}
 	var raw []byte
 	switch {
@@ -127,6 +177,9 @@ func openPassphrase(_ context.Context, name string, options map[string]string) (
 	case len(opts) != 0:
 		return nil, fmt.Errorf("kek: %w: passphrase: symlink is about a file", ErrURI)
 	default:
+		if err := checkVariable("passphrase", env); err != nil {
+			return nil, err
+		}
 		value, err := takeEnv(env)
 		if err != nil {
 			return nil, err
@@ -182,11 +235,16 @@ func (u uri) bad(format string, args ...any) error {
 	return fmt.Errorf("kek: %w: %s: %w", ErrURI, u.scheme, fmt.Errorf(format, args...))
 }
 
-func parseURI(s string) (uri, error) {
+func cutScheme(s string) (name, rest string, err error) {
 	name, rest, ok := strings.Cut(s, ":")
 	if !ok || !isWord(name) {
-		return uri{}, fmt.Errorf("kek: %w: no scheme, as in file:PATH", ErrURI)
+		return "", "", fmt.Errorf("kek: %w: no scheme, as in file:PATH", ErrURI)
 	}
+	return name, rest, nil
+}
+
+// parseRest reads what stands behind the scheme.
+func parseRest(name, rest string) (uri, error) {
 	u := uri{scheme: name, options: map[string]string{}}
 	for i := range len(rest) {
 		if c := rest[i]; c < ' ' || c == 0x7f || c == '#' {

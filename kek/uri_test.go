@@ -134,6 +134,11 @@ func TestOpenURIRefused(t *testing.T) {
 		"tink-keyset:x":                   "tink-keyset: import github.com/atrestdb/atrest/kek/tinkkek",
 		"aws-kms:x":                       "unknown scheme aws-kms, want one of env, file, passphrase",
 		"vault-transit:x":                 "unknown scheme vault-transit, want one of",
+		"fil:x":                           "unknown scheme, want one of env, file, passphrase",
+		"hunter2:foo":                     "unknown scheme, want",
+		"passphrase:hunter2 a?file=/x":    "passphrase: want a name of up to 244 printable ASCII characters without spaces",
+		"passphrase:?env=hunter2=":        "passphrase: want the name of a variable",
+		"env:hunter2/+hunter2=":           "env: want the name of a variable",
 	} {
 		k, err := kek.OpenURI(t.Context(), uri)
 		require.Nil(t, k, uri)
@@ -148,6 +153,38 @@ func TestOpenURIRefused(t *testing.T) {
 		require.Nil(t, k)
 		require.ErrorIs(t, err, fs.ErrNotExist)
 	}
+}
+
+// What is wrong behind an unknown scheme is not what to correct, and "//" is how
+// clients of key services write it.
+func TestUnknownSchemeIsSaidBeforeItsHost(t *testing.T) {
+	for _, uri := range []string{
+		"aws-kms://arn:aws:kms:eu-west-1:1:key/k", "gcp-kms://projects/p", "vault-transit://transit/key#1", "hcvault://host/%", "x://host/path",
+	} {
+		_, err := kek.OpenURI(t.Context(), uri)
+		require.ErrorIs(t, err, kek.ErrURI)
+		require.ErrorContains(t, err, "unknown scheme", uri)
+		require.ErrorContains(t, err, "import github.com/atrestdb/atrest/kek/tinkkek and use its FromKMS", uri)
+		require.NotContains(t, err.Error(), "host")
+	}
+}
+
+// Of a URI that is none an error shows a scheme that is somebody's and nothing else, of
+// an unknown one not even that.
+func TestURIErrorsShowNothingOfTheURI(t *testing.T) {
+	const marker = "zqx" // in none of the texts
+	place := rapid.SampledFrom([]string{
+		marker, marker + ":", marker + "://", "file:#" + marker, "file:" + marker + "%", "file://" + marker, "file:x?" + marker,
+		"file:x?" + marker + "=1", "file:x?symlink=" + marker, "file:x?symlink=" + marker + "&symlink=allow", "env:" + marker + "=", "env:x?a=" + marker,
+		"env:x=" + marker, "passphrase:" + marker, "passphrase:" + marker + " ?file=x", "passphrase:" + marker + "%00", "passphrase:?env=" + marker + "=",
+		"passphrase:x?file=" + marker + "&env=x", "tink-keyset:" + marker, "aws-kms://" + marker, "aws-kms:x?" + marker,
+	})
+	rapid.Check(t, func(rt *rapid.T) {
+		uri := place.Draw(rt, "uri") + rapid.StringOf(rapid.SampledFrom([]rune(" #\x00"))).Draw(rt, "tail")
+		_, err := kek.OpenURI(t.Context(), uri)
+		require.ErrorIs(rt, err, kek.ErrURI)
+		require.NotContains(rt, err.Error(), marker)
+	})
 }
 
 func TestRegister(t *testing.T) {

@@ -16,6 +16,9 @@ import (
 // three or four calls. It returns nil, or an [*Error] that says what is wrong with
 // the KEK: nothing of it is stored.
 func Verify(ctx context.Context, k KEK) error {
+	if isNil(k) {
+		return faulty("", opVerify, "it is nil")
+	}
 	m := member{KEK: k, id: k.ID()}
 	if err := key.CheckKEKID(m.id); err != nil {
 		return faulty(m.id, opVerify, "%w", err)

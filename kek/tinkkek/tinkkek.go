@@ -113,10 +113,26 @@ func (c config) refuse(err error) error {
 }
 
 // ID returns the id that was given or derived.
-func (k *KEK) ID() string { return k.id }
+func (k *KEK) ID() string {
+	if k == nil {
+		return ""
+	}
+	return k.id
+}
+
+// check refuses a KEK that nobody made.
+func (k *KEK) check() error {
+	if k == nil || k.aead == nil {
+		return config{}.refuse(errNoAEAD)
+	}
+	return nil
+}
 
 // Wrap encrypts.
 func (k *KEK) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
+	if err := k.check(); err != nil {
+		return nil, err
+	}
 	out, err := k.aead().EncryptWithContext(ctx, plaintext, ad)
 	if err != nil {
 		return nil, explain(ctx, err, k.wrap...)
@@ -126,6 +142,9 @@ func (k *KEK) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, error) {
 
 // Unwrap decrypts.
 func (k *KEK) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
+	if err := k.check(); err != nil {
+		return nil, err
+	}
 	out, err := k.aead().DecryptWithContext(ctx, wrapped, ad)
 	if err != nil {
 		return nil, explain(ctx, err, k.unwrap...)

@@ -381,6 +381,20 @@ func TestEnvelopes(t *testing.T) {
 	}
 }
 
+func TestNilAndZeroKEKs(t *testing.T) {
+	for _, k := range []*tinkkek.KEK{nil, {}} {
+		_, err := kek.NewSet(k)
+		require.ErrorIs(t, err, kek.ErrConfig)
+		require.ErrorIs(t, kek.Verify(t.Context(), k), kek.ErrFaulty)
+		var source *kek.SourceError
+		_, err = k.Wrap(t.Context(), make([]byte, 32), nil)
+		require.ErrorAs(t, err, &source)
+		_, err = k.Unwrap(t.Context(), make([]byte, 60), nil)
+		require.ErrorAs(t, err, &source)
+		require.Empty(t, k.ID())
+	}
+}
+
 func TestNewRefuses(t *testing.T) {
 	_, err := tinkkek.New("a", nil)
 	require.ErrorContains(t, err, "there is no AEAD")
