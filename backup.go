@@ -57,12 +57,15 @@ func (i BackupInfo) String() string {
 // is.
 //
 // The backup is registered before the data is taken, see [Node.NewBackup], so that none
-// of its keys is destroyed while it exists. One that is not, or that was registered
-// before the last rotation, is [ErrOrder]. After an error w does not have a backup:
-// remove it and propose [Node.NewBackupForgotten].
+// of its keys is destroyed while it exists. One that is not, that was registered after
+// index or before the last rotation, is [ErrOrder]. write takes its view of the host's
+// store before it writes the first byte, or is given one that was taken before: what it
+// writes may not have changed since. After an error w does not have a backup: remove it
+// and propose [Node.NewBackupForgotten].
 func (n *Node) WriteBackup(ctx context.Context, w io.Writer, id applier.BackupID, index uint64, write func(w io.Writer) error) (BackupInfo, error) {
-	k, err := n.drawStreamKey()
-	if err != nil {
+	var k streamKey
+	var err error
+	if k.id, k.salt, k.key, err = n.Streams().NewStreamKey(); err != nil {
 		return BackupInfo{}, err
 	}
 	// The state comes after the key, so that it has it.
@@ -74,7 +77,7 @@ func (n *Node) WriteBackup(ctx context.Context, w io.Writer, id applier.BackupID
 	if err != nil {
 		return BackupInfo{}, err
 	}
-	if err := registered(p.state, id, k.id); err != nil {
+	if err := registered(p.state, id, k.id, index); err != nil {
 		return BackupInfo{}, err
 	}
 	info := infoOf(p.state, id, index)
@@ -82,7 +85,7 @@ func (n *Node) WriteBackup(ctx context.Context, w io.Writer, id applier.BackupID
 	if _, err := io.Copy(w, bytes.NewReader(appendHead(nil, info, snap))); err != nil {
 		return BackupInfo{}, errors.Wrap(err, "atrest: write backup")
 	}
-	if err := writeData(ctx, w, k, &info, snap, write); err != nil {
+	if err := n.writeData(ctx, w, k, &info, snap, write); err != nil {
 		return BackupInfo{}, errors.Wrap(err, "atrest: write backup")
 	}
 	return info, nil
@@ -105,29 +108,16 @@ func (k streamKey) StreamKey(id key.ID, _ [keystore.StreamSalt]byte) (key.DEK, e
 	return key.DEK{}, &keystore.KeyError{ID: id, Err: keystore.ErrUnknownKey}
 }
 
-func (n *Node) drawStreamKey() (k streamKey, err error) {
-	switch {
-	case n.closed():
-		return k, ErrClosed
-	case n.first():
-		return k, configError("a backup holds keys of generation 2; this node runs in generation 1")
-	case !n.State().Bootstrapped():
-		return k, errors.Wrap(ErrOrder, "atrest: a backup before there are keys")
-	}
-	k.id, k.salt, k.key, err = n.keys.NewStreamKey()
-	if errors.Is(err, keystore.ErrNoActiveKey) {
-		return k, retry(errors.New("atrest: the active storage key is not loaded; see Status"))
-	}
-	return k, err
-}
-
 // registered refuses a backup whose registration does not name the key that was active
 // after its data was taken. If it names that one, no rotation came between the two, so
-// whoever registered all keys registered all that the data needs.
-func registered(s *applier.State, id applier.BackupID, active key.ID) error {
+// whoever registered all keys registered all that the data needs. Data from before the
+// registration may need a key that was destroyed by then.
+func registered(s *applier.State, id applier.BackupID, active key.ID, index uint64) error {
 	for b := range s.Backups() {
 		switch {
 		case b.ID != id:
+		case index < b.Index:
+			return errors.Wrapf(ErrOrder, "atrest: backup %s was registered at %d, and its data is as of %d: take it anew", id, b.Index, index)
 		case slices.Contains(b.Keys, active):
 			return nil
 		default:
@@ -157,14 +147,14 @@ func backupPlace(i BackupInfo, snap []byte) stream.Place {
 	return stream.Place{Label: backupLabel, Data: append(data, digest[:]...)}
 }
 
-func writeData(ctx context.Context, w io.Writer, k streamKey, info *BackupInfo, snap []byte, write func(io.Writer) error) error {
+func (n *Node) writeData(ctx context.Context, w io.Writer, k streamKey, info *BackupInfo, snap []byte, write func(io.Writer) error) error {
 	// A machine may be cloned while it writes a backup.
 	s, err := stream.NewWriter(ctx, w, k, backupPlace(*info, snap), stream.WithRandomNonces())
 	if err != nil {
 		return err
 	}
 	defer s.Abort()
-	d := digestWriter{w: s, hash: sha256.New()}
+	d := digestWriter{w: s, hash: sha256.New(), first: func() error { return n.stillActive(k.id) }}
 	if err := write(&d); err != nil {
 		return err
 	}
@@ -176,13 +166,28 @@ func writeData(ctx context.Context, w io.Writer, k streamKey, info *BackupInfo, 
 	return s.Close()
 }
 
+// stillActive refuses data of which the host may have taken its view after a rotation
+// that the key state of the backup does not have.
+func (n *Node) stillActive(id key.ID) error {
+	if now, _ := n.State().Active(key.Storage); now.ID != id {
+		return errors.Wrapf(ErrOrder, "atrest: key %s became active before the data was there; register another backup", now.ID)
+	}
+	return nil
+}
+
 type digestWriter struct {
-	w    io.Writer
-	hash hash.Hash
-	n    uint64
+	w     io.Writer
+	first func() error // is asked at the first byte
+	hash  hash.Hash
+	n     uint64
 }
 
 func (d *digestWriter) Write(b []byte) (int, error) {
+	if d.n == 0 {
+		if err := d.first(); err != nil {
+			return 0, err
+		}
+	}
 	n, err := d.w.Write(b)
 	d.hash.Write(b[:n])
 	d.n += uint64(n)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/applier"
+	"github.com/atrestdb/atrest/guard"
 	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/kek/kektest"
@@ -313,7 +314,7 @@ func TestBackupsAndOtherKEKs(t *testing.T) {
 	require.NotErrorIs(t, err, atrest.ErrBackup)
 
 	_, err = atrest.VerifyBackup(t.Context(), bytes.NewReader(file), nil)
-	require.ErrorIs(t, err, atrest.ErrConfig)
+	require.ErrorIs(t, err, guard.ErrNoKEK)
 }
 
 // What is wrong with the source is not blamed on the backup.

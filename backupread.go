@@ -7,10 +7,12 @@ import (
 	"encoding/binary"
 	"hash"
 	"io"
+	"slices"
 
 	"github.com/cockroachdb/errors"
 
 	"github.com/atrestdb/atrest/applier"
+	"github.com/atrestdb/atrest/guard"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/keystore"
@@ -43,15 +45,7 @@ type Backup struct {
 // wrap of a key is damaged. An error that matches [ErrRetry] means that a KEK could not
 // be reached.
 func ReadBackup(ctx context.Context, r io.Reader, keks *kek.Set, opts ...Option) (*Backup, error) {
-	if keks == nil {
-		return nil, configError("ReadBackup without a KEK")
-	}
-	o := defaults()
-	for _, opt := range opts {
-		opt(&o)
-	}
-	o.first = nil
-	n, err := newNode(Config{KEK: keks}, o) // for its keystore and its way to the KEKs
+	n, err := scratch(keks, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +57,22 @@ func ReadBackup(ctx context.Context, r io.Reader, keks *kek.Set, opts ...Option)
 	return b, nil
 }
 
+// scratch is a node without a directory, for its keystore and its way to the KEKs. Its
+// cancel is called when it has served.
+func scratch(keks *kek.Set, opts []Option) (*Node, error) {
+	if keks == nil {
+		return nil, guard.KEK(nil)
+	}
+	o := defaults()
+	for _, opt := range opts {
+		opt(&o)
+	}
+	o.first = nil
+	return newNode(Config{KEK: keks}, o)
+}
+
 func (n *Node) readBackup(ctx context.Context, r io.Reader) (*Backup, error) {
-	id, index, snap, err := readHead(r)
+	id, index, snap, err := readHead(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -87,29 +95,49 @@ func (n *Node) readBackup(ctx context.Context, r io.Reader) (*Backup, error) {
 }
 
 // readHead reads up to where the stream begins.
-func readHead(r io.Reader) (id applier.BackupID, index uint64, snap []byte, err error) {
-	var b [backupHead]byte
-	if _, err := io.ReadFull(r, b[:]); err != nil {
-		return id, 0, nil, errors.Wrap(err, "atrest: read head of backup")
+func readHead(ctx context.Context, r io.Reader) (id applier.BackupID, index uint64, snap []byte, err error) {
+	b, err := readExactly(ctx, r, backupHead)
+	if err != nil {
+		return id, 0, nil, err
 	}
 	const version = len(backupMagic) - 1
 	switch {
 	case string(b[:version]) != backupMagic[:version]:
-		return id, 0, nil, damaged{errors.Newf("atrest: it begins with % x", b[:len(backupMagic)])}
+		return id, 0, nil, damaged(errors.Newf("atrest: it begins with % x", b[:len(backupMagic)]))
 	case b[version] != backupMagic[version]:
-		return id, 0, nil, damaged{errors.Newf("atrest: version %d of backups is not known here", b[version])}
+		return id, 0, nil, damaged(errors.Newf("atrest: version %d of backups is not known here", b[version]))
 	}
 	index = binary.BigEndian.Uint64(b[len(backupMagic):])
 	copy(id[:], b[len(backupMagic)+8:])
 	size := binary.BigEndian.Uint32(b[backupHead-4:])
 	if size > maxPart {
-		return id, 0, nil, damaged{errors.Newf("atrest: key state of %d bytes", size)}
+		return id, 0, nil, damaged(errors.Newf("atrest: key state of %d bytes", size))
 	}
-	var part bytes.Buffer // grows with what is there, not with what the length says
-	if _, err := io.CopyN(&part, r, int64(size)); err != nil {
-		return id, 0, nil, errors.Wrap(err, "atrest: read key state of backup")
+	snap, err = readExactly(ctx, r, int(size))
+	return id, index, snap, err
+}
+
+// readExactly reads n bytes into memory that grows with what is there. The end of the
+// source before that is damage; every other error is the source's, whatever it is.
+func readExactly(ctx context.Context, r io.Reader, n int) ([]byte, error) {
+	const piece = 64 << 10
+	b := make([]byte, 0, min(n, piece))
+	for len(b) < n {
+		if err := ctx.Err(); err != nil {
+			return nil, errors.Wrap(err, "atrest: read backup")
+		}
+		b = slices.Grow(b, min(n-len(b), piece))
+		got, err := r.Read(b[len(b):min(n, cap(b))])
+		b = b[:len(b)+got]
+		switch {
+		case len(b) == n || err == nil:
+		case err == io.EOF: // and not one that wraps it
+			return nil, damaged(errors.Newf("atrest: it ends after %d of the %d bytes of its head or key state", len(b), n))
+		default:
+			return nil, errors.Wrap(err, "atrest: read backup")
+		}
 	}
-	return id, index, part.Bytes(), nil
+	return b, nil
 }
 
 // takeKeys unwraps the keys of a part into the keystore: first the one that
@@ -143,7 +171,7 @@ func (n *Node) take(ctx context.Context, keys []applier.Key) error {
 		case ctx.Err() != nil:
 			return errors.Wrap(context.Cause(ctx), "atrest: read backup")
 		case wrongKey(u.err):
-			return damaged{errors.Wrapf(u.err, "atrest: key %s of the backup: no configured KEK opens it", u.key.ID)}
+			return damaged(errors.Wrapf(u.err, "atrest: key %s of the backup: no configured KEK opens it", u.key.ID))
 		default:
 			return retry(errors.Wrapf(u.err, "atrest: key %s of the backup cannot be unwrapped", u.key.ID))
 		}
@@ -186,7 +214,7 @@ func (b *Backup) fill() {
 	n, err := b.src.Read(b.buf[b.to:])
 	b.to += n
 	switch {
-	case errors.Is(err, io.EOF):
+	case err == io.EOF: //nolint:errorlint // An error that wraps it is not the end.
 		b.eof = true
 	case err != nil:
 		b.err = badBackup(err)
@@ -198,7 +226,7 @@ func (b *Backup) fill() {
 func (b *Backup) end() error {
 	digest := b.buf[b.from:b.to]
 	if len(digest) != sha256.Size || !bytes.Equal(b.hash.Sum(nil), digest) {
-		return damaged{errors.New("atrest: its digest is not that of its data")}
+		return damaged(errors.New("atrest: its digest is not that of its data"))
 	}
 	b.info.Bytes = b.n
 	copy(b.info.Digest[:], digest)
@@ -218,12 +246,8 @@ func VerifyBackup(ctx context.Context, r io.Reader, keks *kek.Set, opts ...Optio
 	return b.info, nil
 }
 
-// damaged is an error that also matches ErrBackup.
-type damaged struct{ error }
-
-func (d damaged) Unwrap() []error { return []error{ErrBackup, d.error} }
-
-func (d damaged) Error() string { return d.error.Error() + ": " + ErrBackup.Error() }
+// damaged makes an error one that also matches ErrBackup.
+func damaged(err error) error { return marked{err, ErrBackup} }
 
 // badBackup makes what is wrong with the bytes ErrBackup. What is wrong with their
 // source or with the context stays what it is.
@@ -232,12 +256,12 @@ func badBackup(err error) error {
 		return err
 	}
 	for _, is := range []error{
-		ErrSnapshot, io.EOF, io.ErrUnexpectedEOF,
+		ErrSnapshot,
 		stream.ErrIntegrity, stream.ErrFormat, stream.ErrUnsupported, stream.ErrLabel,
 		keystore.ErrUnknownKey, keystore.ErrPurpose,
 	} {
 		if errors.Is(err, is) {
-			return damaged{err}
+			return damaged(err)
 		}
 	}
 	return err

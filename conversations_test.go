@@ -1,8 +1,10 @@
 package atrest_test
 
 import (
+	"crypto/fips140"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -30,18 +32,28 @@ import (
 // so.
 func TestConversations(t *testing.T) {
 	datadriven.Walk(t, "testdata/conversations", func(t *testing.T, path string) {
+		if fips140.Enforced() && filepath.Base(path) == "altered_raft_payload" {
+			t.Skip("it changes bits of suite 0x01, which is not sealed with in strict FIPS mode")
+		}
 		bubble(t, func(t *testing.T) {
 			c := &conversation{
 				world: newWorld(t), names: map[string]string{},
 				later: map[string][]byte{}, disks: map[string]saved{}, told: map[uint64]string{},
 			}
 			defer c.end()
-			datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
-				return c.run(d)
+			datadriven.RunTest(t, path, func(_ *testing.T, d *datadriven.TestData) string {
+				out := c.run(d)
+				if fips140.Enforced() && epochs.ReplaceAllString(d.Expected, "random nonces") == out {
+					return d.Expected
+				}
+				return out
 			})
 		})
 	})
 }
+
+// Strict FIPS mode counts no nonces: where a conversation says so it has suite 0x03.
+var epochs = regexp.MustCompile(`counted nonces of epoch \d+`)
 
 // conversation is a world that is talked to.
 type conversation struct {

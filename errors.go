@@ -36,6 +36,16 @@ var (
 	ErrOtherCluster = errors.New("snapshot of another cluster")
 )
 
+// marked is an error that also matches another one, which says what kind it is.
+type marked struct {
+	error
+	kind error
+}
+
+func (m marked) Unwrap() []error { return []error{m.kind, m.error} }
+
+func (m marked) Error() string { return m.error.Error() + ": " + m.kind.Error() }
+
 // retryable is an error that also matches ErrRetry.
 type retryable struct{ error }
 

@@ -80,22 +80,25 @@ func newPlace() (kekPath, dir string, remove func()) {
 	return kekPath, dir, func() { check(os.RemoveAll(place)) }
 }
 
-// The examples in README.md are the one above, which is compiled and run, and the
+// The examples in README.md are those of the tests, which are compiled and run, and the
 // state machine of the smallest host.
 func TestREADMEShowsTheExamples(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
-	for _, file := range []string{"example_test.go", "examples/toyfsm/host.go"} {
+	shown := 0
+	for _, file := range []string{"example_test.go", "example_stream_test.go", "examples/toyfsm/host.go"} {
 		source, err := os.ReadFile(file)
 		require.NoError(t, err)
-		_, rest, ok := strings.Cut(string(source), "// README begins\n")
-		require.True(t, ok, file)
-		want, _, ok := strings.Cut(rest, "// README ends\n")
-		require.True(t, ok, file)
-		want = strings.TrimRight(want, "\t")
-		if strings.HasPrefix(want, "\t") {
-			want = strings.ReplaceAll("\n"+want, "\n\t", "\n")[1:]
+		for _, part := range strings.Split(string(source), "// README begins\n")[1:] {
+			want, _, ok := strings.Cut(part, "// README ends\n")
+			require.True(t, ok, file)
+			want = strings.TrimRight(want, "\t")
+			if strings.HasPrefix(want, "\t") {
+				want = strings.ReplaceAll("\n"+want, "\n\t", "\n")[1:]
+			}
+			require.Contains(t, string(readme), "```go\n"+strings.Trim(want, "\n")+"\n```\n", file)
+			shown++
 		}
-		require.Contains(t, string(readme), "```go\n"+strings.Trim(want, "\n")+"\n```\n", file)
 	}
+	require.Equal(t, strings.Count(string(readme), "```go\n"), shown)
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/atrestdb/atrest"
+	"github.com/atrestdb/atrest/envelope"
+	"github.com/atrestdb/atrest/internal/crashfs"
 )
 
 // Strict FIPS mode is a matter of how a process starts, so the test runs itself. What
@@ -39,4 +41,30 @@ func TestBackupsInStrictFIPSMode(t *testing.T) {
 	require.NoError(t, err)
 	_, err = atrest.VerifyBackup(t.Context(), bytes.NewReader(file), keks)
 	require.NoError(t, err)
+}
+
+// What strict FIPS mode does not allow is refused before anything is written, with an
+// error that says what to leave out.
+func TestRefusalsInStrictFIPSMode(t *testing.T) {
+	if !fips140.Enforced() {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestRefusalsInStrictFIPSMode$", "-test.v")
+		cmd.Env = append(os.Environ(), "GODEBUG=fips140=only")
+		text, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", text)
+		require.Contains(t, string(text), "--- PASS: TestRefusalsInStrictFIPSMode")
+		return
+	}
+	for name, opt := range map[string]atrest.Option{
+		"XChaCha20-Poly1305": atrest.WithSealing(envelope.WithXChaCha()),
+		"generation-1 mode":  atrest.WithGeneration1(atrest.Generation1{}),
+	} {
+		disk := crashfs.New()
+		disk.Mkdir(dir)
+		_, err := atrest.Open(t.Context(), atrest.Config{Dir: dir, Name: "n", KEK: fixedKEK(t), Propose: noPropose}, opt, atrest.WithFS(disk))
+		require.ErrorIs(t, err, atrest.ErrConfig)
+		require.ErrorContains(t, err, name)
+		names, err := disk.ReadDir(dir)
+		require.NoError(t, err)
+		require.Empty(t, names)
+	}
 }

@@ -149,7 +149,7 @@ func TestTakeOverTakesTheHigherIndex(t *testing.T) {
 	}
 }
 
-// partOutage is a KEK that cannot open one wrap for now.
+// partOutage is a KEK that cannot open one wrap.
 type partOutage struct {
 	kek.KEK
 	wrap []byte

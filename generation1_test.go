@@ -52,7 +52,7 @@ type firstHost struct {
 func newFirstHost(t testing.TB, version string) *firstHost {
 	t.Helper()
 	if fips140.Enforced() {
-		t.Skip("generation 1 is refused in strict FIPS mode, see TestStrictFIPS")
+		t.Skip("generation 1 is refused in strict FIPS mode, see TestRefusalsInStrictFIPSMode")
 	}
 	h := &firstHost{t: t, fs: crashfs.New(), deks: map[key.ID]key.DEK{}, index: foundIndex}
 	h.fs.Mkdir(dir)

@@ -18,21 +18,14 @@ import (
 // makes. The keys of the backup open what it holds and seal nothing more; they are
 // wrapped anew under the new id. Values go on being sealed if they were, and Raft
 // payloads are in clear until a new cutover.
+//
+// After an error that matches [kek.ErrWrongKey] the directory's own file was made with
+// the wrong KEK as well: begin again with an empty directory and the right one.
 func (n *Node) Import(ctx context.Context, snap []byte) error {
-	p, err := parsePart(snap)
-	if err != nil {
-		return err
-	}
-	if n.first() {
-		return configError("Import begins a cluster of generation 2; this node runs in generation 1")
-	}
-	if !p.state.Bootstrapped() {
-		return errors.Wrap(ErrSnapshot, "atrest: it holds no keys; there is nothing to import, bootstrap instead")
-	}
-	if n.State().Bootstrapped() {
+	if n.State().Bootstrapped() && !n.first() {
 		return errors.Wrap(ErrOrder, "atrest: Import into a node that has keys; start with an empty directory")
 	}
-	old, err := n.verifyUnwrapped(ctx, p)
+	p, old, err := n.importable(ctx, snap)
 	if err != nil {
 		return err
 	}
@@ -50,6 +43,24 @@ func (n *Node) Import(ctx context.Context, snap []byte) error {
 	}
 	n.imported = true
 	return n.replace(next, deks)
+}
+
+// importable reads a part, and unwraps and verifies what is in it.
+func (n *Node) importable(ctx context.Context, snap []byte) (part, map[key.ID]key.DEK, error) {
+	if n.first() {
+		return part{}, nil, configError("Import begins a cluster of generation 2; this node runs in generation 1")
+	}
+	p, err := parsePart(snap)
+	switch {
+	case err != nil:
+		return part{}, nil, err
+	case !p.state.Bootstrapped():
+		return part{}, nil, errors.Wrap(ErrSnapshot, "atrest: it holds no keys; there is nothing to import, bootstrap instead")
+	case p.state.Generation() != applier.Generation2:
+		return part{}, nil, errors.Wrapf(ErrSnapshot, "atrest: it is of %v; a cluster of that is upgraded, not imported", p.state.Generation())
+	}
+	deks, err := n.verifyUnwrapped(ctx, p)
+	return p, deks, err
 }
 
 // transplant makes the state of the new cluster and returns all its DEKs.

@@ -2,6 +2,7 @@ package atrest
 
 import (
 	"context"
+	"io"
 	"sync"
 
 	"github.com/cockroachdb/errors"
@@ -40,7 +41,22 @@ func OpenLocal(ctx context.Context, cfg LocalConfig, opts ...Option) (*Local, er
 // ImportLocal begins the encryption state of an embedded database in an empty
 // directory, with the snapshot of another one whose data is put in place.
 func ImportLocal(ctx context.Context, cfg LocalConfig, snap []byte, opts ...Option) (*Local, error) {
+	if err := tryImport(ctx, cfg.KEK, snap, opts); err != nil {
+		return nil, err
+	}
 	return openLocal(ctx, cfg, func(n *Node) error { return n.Import(ctx, snap) }, opts)
+}
+
+// tryImport finds out whether these KEKs open a part before the directory gets a file
+// that is wrapped under them.
+func tryImport(ctx context.Context, keks *kek.Set, snap []byte, opts []Option) error {
+	n, err := scratch(keks, opts)
+	if err != nil {
+		return err
+	}
+	defer n.cancel()
+	_, _, err = n.importable(ctx, snap)
+	return err
 }
 
 func openLocal(ctx context.Context, cfg LocalConfig, before func(*Node) error, opts []Option) (*Local, error) {
@@ -175,6 +191,12 @@ func (l *Local) Destroy(id key.ID, live uint64) error {
 // Backup registers a backup, so that none of the present keys is destroyed while
 // it exists.
 func (l *Local) Backup(id applier.BackupID) error { return l.change(l.node.NewBackup(id)) }
+
+// WriteBackup writes a backup that was registered, with what write writes as its data:
+// see [Node.WriteBackup]. Its index is that of the key state.
+func (l *Local) WriteBackup(ctx context.Context, w io.Writer, id applier.BackupID, write func(w io.Writer) error) (BackupInfo, error) {
+	return l.node.WriteBackup(ctx, w, id, l.node.State().Index(), write)
+}
 
 // BackupForgotten says that a backup exists no more.
 func (l *Local) BackupForgotten(id applier.BackupID) error {

@@ -3,6 +3,7 @@ package atrest_test
 import (
 	"bytes"
 	"crypto/fips140"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/envelope"
+	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/kek/kektest"
 	"github.com/atrestdb/atrest/key"
@@ -120,4 +122,85 @@ func TestGeneration1FromTheBeginning(t *testing.T) {
 	start(atrest.WithExtendedOnly())
 	seal(envelope.XAES256GCM)
 	require.NoError(t, h.node.Close())
+}
+
+// Whatever a cluster has sealed, from the directory of the reference system through
+// generation-1 mode, the upgrade and every choice of suite to a new cluster that imports
+// it, opens at each step from then on.
+func TestValuesOpenAcrossGenerations(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		h := newFirstHost(t, rapid.SampledFrom([]string{"v1", "v2"}).Draw(rt, "version"))
+		type sealed struct{ env, value []byte }
+		all := []sealed{
+			{h.elsewhere(foundStorage, "from elsewhere", "l"), []byte("from elsewhere")},
+			{h.elsewhere(foundOldStorage, "earlier", "l"), []byte("earlier")},
+		}
+		check := func(s *atrest.Storage) {
+			for _, v := range all {
+				got, err := s.Open(nil, v.env, []byte("l"), true)
+				require.NoError(rt, err)
+				require.True(rt, bytes.Equal(v.value, got) && got != nil)
+			}
+		}
+		seal := func(s *atrest.Storage) {
+			for range rapid.IntRange(1, 3).Draw(rt, "values") {
+				v := sealed{value: bytes.Repeat([]byte("ab"), rapid.IntRange(0, 60).Draw(rt, "length"))}
+				var err error
+				v.env, _, err = s.Seal(nil, v.value, []byte("l"))
+				require.NoError(rt, err)
+				all = append(all, v)
+			}
+		}
+		loads := func(mode ...atrest.Option) {
+			for range rapid.IntRange(1, 3).Draw(rt, "loads") {
+				var how []envelope.SealerOption
+				if rapid.Bool().Draw(rt, "compress") {
+					how = append(how, envelope.WithCompression())
+				}
+				opts := slices.Concat(mode, []atrest.Option{atrest.WithSealing(how...)})
+				if len(mode) == 0 {
+					if rapid.Bool().Draw(rt, "xchacha") {
+						opts = append(opts, atrest.WithSealing(envelope.WithXChaCha()))
+					}
+					if rapid.Bool().Draw(rt, "extended") {
+						opts = append(opts, atrest.WithExtendedOnly())
+					}
+				}
+				h.start(opts...)
+				check(h.node.Storage())
+				seal(h.node.Storage())
+				for range rapid.IntRange(0, 2).Draw(rt, "rotations") {
+					old, _ := h.node.State().Active(key.Storage)
+					entry, err := h.node.NewRotation(t.Context(), key.Storage)
+					require.NoError(rt, err)
+					require.NoError(rt, h.propose(t.Context(), entry))
+					if len(mode) == 0 && rapid.Bool().Draw(rt, "stop") {
+						entry, err = h.node.NewStop(old.ID)
+						require.NoError(rt, err)
+						require.NoError(rt, h.propose(t.Context(), entry))
+					}
+					seal(h.node.Storage())
+				}
+				check(h.node.Storage())
+				require.NoError(rt, h.node.Close())
+			}
+		}
+		loads(h.mode())
+		_, err := h.upgrade(atrest.UpgradeConfig{})
+		require.NoError(rt, err)
+		loads()
+
+		h.start()
+		part, err := h.node.Snapshot()
+		require.NoError(rt, err)
+		require.NoError(rt, h.node.Close())
+		disk := crashfs.New()
+		disk.Mkdir(dir)
+		l, err := atrest.ImportLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: h.keks}, part, atrest.WithFS(disk))
+		require.NoError(rt, err)
+		check(l.Storage())
+		seal(l.Storage())
+		check(l.Storage())
+		require.NoError(rt, l.Close())
+	})
 }

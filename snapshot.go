@@ -185,7 +185,7 @@ func (n *Node) verifyUnwrapped(ctx context.Context, p part) (map[key.ID]key.DEK,
 		case u.err == nil:
 			deks[u.key.ID] = u.dek
 		case u.key.ID == p.key && wrongKey(u.err):
-			return nil, errors.Wrapf(ErrSnapshot, "atrest: no configured KEK opens key %s, under which its MAC was made: %v", p.key, u.err)
+			return nil, marked{errors.Wrapf(u.err, "atrest: no configured KEK opens key %s, under which its MAC was made", p.key), ErrSnapshot}
 		case u.key.ID == p.key:
 			return nil, retry(errors.Wrapf(u.err, "atrest: key %s authenticates the snapshot and cannot be unwrapped", p.key))
 		}

@@ -40,6 +40,10 @@ func (s *Store) NewStreamKey() (id key.ID, salt [StreamSalt]byte, k key.DEK, err
 	}
 }
 
+// RandomNonces reports whether streams draw their nonces: with [WithExtendedOnly], for a
+// machine that is cloned while it writes one would count on in both copies.
+func (s *Store) RandomNonces() bool { return s.extendedOnly }
+
 // StreamKey returns the key of the stream that was sealed under a storage key
 // with this salt, to open it with. The error is [ErrUnknownKey], [ErrDestroyed] or
 // [ErrPurpose].

@@ -102,7 +102,9 @@ const (
 // maxWorkers is not part of the format.
 const maxWorkers = 64
 
-// Keys is where a stream gets its key from: a *keystore.Store.
+// Keys is where a stream gets its key from: a *keystore.Store. If it has a method
+// RandomNonces() bool that returns true, writers draw their nonces as [WithRandomNonces]
+// makes them.
 type Keys interface {
 	// NewStreamKey returns the key of a new stream, the id of the DEK that it is
 	// derived from and the salt, which no other stream has.

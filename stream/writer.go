@@ -57,7 +57,7 @@ func NewWriter(ctx context.Context, w io.Writer, keys Keys, at Place, opts ...Op
 	if err != nil {
 		return nil, err
 	}
-	seg.draw = o.random
+	seg.draw = o.random || draws(keys)
 	s := &Writer{ctx: ctx, w: w, id: id, seg: seg, segment: o.segment, left: capacity(o.segment)}
 	if err := s.put(b); err != nil {
 		return nil, err
@@ -66,6 +66,12 @@ func NewWriter(ctx context.Context, w io.Writer, keys Keys, at Place, opts ...Op
 		s.out = seg.seal(s.buf, s.in, &s.aad, s.number, s.last)
 	})
 	return s, nil
+}
+
+// draws reports whether keys ask for random nonces.
+func draws(keys Keys) bool {
+	k, ok := keys.(interface{ RandomNonces() bool })
+	return ok && k.RandomNonces()
 }
 
 // KeyID returns the key that the stream is sealed under.

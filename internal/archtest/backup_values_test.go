@@ -17,7 +17,7 @@ func backupValues(t *testing.T, l *atrest.Local, set *kek.Set) (*atrest.Backup, 
 	id := applier.BackupID{1}
 	require.NoError(t, l.Backup(id))
 	var file bytes.Buffer
-	_, err := l.Node().WriteBackup(t.Context(), &file, id, 1, func(w io.Writer) error {
+	_, err := l.WriteBackup(t.Context(), &file, id, func(w io.Writer) error {
 		_, err := w.Write([]byte("data"))
 		return err
 	})

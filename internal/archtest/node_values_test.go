@@ -38,6 +38,7 @@ func nodeValues(t *testing.T, set *kek.Set) (map[string]any, []key.DEK) {
 		"atrest.Local":       l,
 		"atrest.Storage":     n.Storage(),
 		"atrest.Raft":        n.Raft(),
+		"atrest.Streams":     n.Streams(),
 		"atrest.Config":      atrest.Config{Dir: "d", Name: "n", KEK: set, Propose: func(context.Context, []byte) error { return nil }},
 		"atrest.LocalConfig": atrest.LocalConfig{Dir: "d", KEK: set},
 		"atrest.Option":      atrest.WithGroup("g"),

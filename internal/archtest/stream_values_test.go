@@ -52,6 +52,7 @@ func streamValues(t *testing.T, dek key.DEK) (map[string]any, [][]byte) {
 		"stream.FileWriter":   file,
 		"stream.FileReader":   sealed,
 		"stream.FileReaderAt": random,
+		"stream.Header":       stream.Header{KeyID: 7, Suite: 1, SegmentSize: stream.DefaultSegment, Label: "test"},
 		"stream.Place":        at,
 		"stream.Option":       stream.WithWorkers(2),
 	}

@@ -1,7 +1,6 @@
 package durable
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -75,7 +74,7 @@ func readAll(r io.Reader, size, limit int64) ([]byte, error) {
 		if int64(len(data)) > limit {
 			return nil, fmt.Errorf("%w: want at most %d bytes", ErrTooLarge, limit)
 		}
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { // and not one that wraps it
 			return data, nil
 		}
 		if err != nil {
