@@ -237,7 +237,11 @@ func checkVersion(data []byte) error {
 	digits := rest[:len(rest)-len(bytes.TrimLeft(rest, "0123456789"))]
 	got, err := strconv.ParseUint(string(digits), 10, 64)
 	if err == nil && got != version && (len(digits) == 1 || digits[0] != '0') {
-		return fmt.Errorf("%w: got %d, want %d", ErrVersion, got, version)
+		hint := ""
+		if got == 1 || got == 2 {
+			hint = ", a file of the reference system: keep it with atrest.WithGeneration1, or convert it with atrest.Upgrade"
+		}
+		return fmt.Errorf("%w: got %d, want %d%s", ErrVersion, got, version, hint)
 	}
 	return nil
 }

@@ -27,7 +27,7 @@ func TestNewFile(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	f := mustCreate(t, fsys, node, w)
 	for range 2 {
-		assert.EqualValues(t, node, f.Node())
+		assert.Equal(t, uint64(node), f.Node())
 		assert.Zero(t, f.Epoch(7))
 		assert.Zero(t, f.Reserved(7))
 		assert.Zero(t, f.Through())

@@ -10,8 +10,10 @@
 // Parse accepts what that system writes and nothing else. Refused are, where it is
 // lenient: members that it does not know (and would drop), a member twice or in other
 // letter case, key ids with leading zeros, another order, indentation or end of the
-// file, a wrapped key of 0 or of more than 4096 bytes, files above [MaxSize], and a
-// raft cutover without an active raft key.
+// file, a wrapped key of 0 or of more than 4096 bytes, text in created that is not
+// UTF-8, files above [MaxSize], a raft cutover without an active raft key, an index of
+// the storage cutover where storage is not active, and one in version 1, which has no
+// member for it.
 package generation1
 
 import (
