@@ -49,3 +49,11 @@ func MeterOf(s *Store, id key.ID) envelope.Meter { return &s.table.Load().find(i
 
 // HasStreamKey reports whether the subkey of a key's streams is in memory.
 func HasStreamKey(s *Store, id key.ID) bool { return s.table.Load().find(id).streams.Load() != nil }
+
+// BeginStreamKey does the first half of what derives the subkey of a key's streams, and
+// returns the other half, before which the key may be destroyed.
+func BeginStreamKey(s *Store, id key.ID) (finish func()) {
+	e := s.table.Load().find(id)
+	dek := e.dek.Load()
+	return func() { e.keepStreamKey(dek) }
+}

@@ -211,7 +211,7 @@ func TestReservedBytes(t *testing.T) {
 	require.Equal(t, 1, o.asked)
 	o.use(t, 1, 1)
 	require.Equal(t, 2, o.asked)
-	require.EqualValues(t, 3*keystore.ChunkBytes/2+1, o.durable.Bytes)
+	require.Equal(t, uint64(3*keystore.ChunkBytes/2+1), o.durable.Bytes)
 }
 
 // However many goroutines seal, a half chunk is asked for once, and in the end

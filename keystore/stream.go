@@ -72,6 +72,11 @@ func (e *entry) streamKey() *key.DEK {
 	if k := e.streams.Load(); k != nil {
 		return k
 	}
+	return e.keepStreamKey(dek)
+}
+
+// keepStreamKey derives the subkey from a DEK that was there a moment ago.
+func (e *entry) keepStreamKey(dek *key.DEK) *key.DEK {
 	k := secret.Derive(*dek, streamLabel)
 	e.streams.Store(&k)
 	if e.dek.Load() == nil { // destroyed meanwhile, and not to be kept

@@ -71,6 +71,17 @@ func TestStreamKeysByState(t *testing.T) {
 	require.False(t, keystore.HasStreamKey(s, 1), "nothing derived is kept")
 }
 
+// A subkey whose key is destroyed while it is derived is not kept for good.
+func TestStreamKeyThatMeetsDestroyIsNotKept(t *testing.T) {
+	s := newStore(t)
+	install(t, s, 1)
+	require.NoError(t, s.Stop(1))
+	finish := keystore.BeginStreamKey(s, 1)
+	require.NoError(t, s.Destroy(1))
+	finish()
+	require.False(t, keystore.HasStreamKey(s, 1))
+}
+
 func TestStreamKeysWithinLimits(t *testing.T) {
 	s := newStore(t, keystore.WithLimits(keystore.Limits{Seals: 3, Bytes: 1 << 20, Refuse: true}))
 	install(t, s, 1)
