@@ -3,6 +3,7 @@ package atrest_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"testing"
@@ -419,4 +420,25 @@ func TestGeneration1IsRefused(t *testing.T) {
 	env, _, err := h.node.Storage().Seal(nil, []byte("v"), nil)
 	require.NoError(t, err)
 	require.Equal(t, byte(envelope.AES256GCM), env[0])
+}
+
+// The registry goes on in the host's store where a mirror keeps it, in the keys and
+// values of the reference system.
+func TestGeneration1MirrorsTheRegistry(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	store := &rowStore{rows: map[string]string{}}
+	h.start(h.mode(), atrest.WithMirror(store))
+	entry, err := h.node.NewRotation(t.Context(), key.Storage)
+	require.NoError(t, err)
+	require.NoError(t, h.propose(t.Context(), entry))
+	require.NoError(t, h.node.Admit(t.Context()))
+	active, _ := h.node.State().Active(key.Storage)
+	require.NoError(t, h.node.Close())
+	store.has(t, h.node.State())
+	n := nodeid.Derive("n1")
+	name := append([]byte("!encryption|writers|"), 0, 0, 0, 0, '|', 0, 0)
+	binary.BigEndian.PutUint32(name[20:], uint32(active.ID))
+	binary.BigEndian.PutUint16(name[25:], n.Node16())
+	value := binary.BigEndian.AppendUint64(nil, uint64(n))
+	require.Equal(t, string(append(value, 0, 0, 0, 1)), store.rows[string(name)])
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/applier"
 	"github.com/atrestdb/atrest/envelope"
+	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/key"
 )
 
@@ -161,4 +162,25 @@ func TestLogWithoutALogger(t *testing.T) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(&text, handlerOptions(0))))
 	atrest.NewLog(nil).Observe(atrest.KeyInstalled{Key: 7, Purpose: key.Raft})
 	require.Equal(t, "level=INFO msg=\"atrest: key installed\" key=7 purpose=raft\n", text.String())
+}
+
+// The first thing that an observer hears of a start is what the processor is good at.
+func TestStartReportsWhatTheHardwareFavours(t *testing.T) {
+	disk := crashfs.New()
+	disk.Mkdir(dir)
+	seen := make(heard, 64)
+	l, err := atrest.OpenLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: set(t, "kms:a")}, atrest.WithFS(disk), atrest.WithObserver(seen))
+	require.NoError(t, err)
+	require.Equal(t, atrest.HardwareFavours{Suite: envelope.Favoured()}, <-seen)
+	require.Equal(t, envelope.Favoured(), l.Status().Favoured)
+	require.NoError(t, l.Close())
+}
+
+type heard chan atrest.Event
+
+func (c heard) Observe(e atrest.Event) {
+	select {
+	case c <- e:
+	default:
+	}
 }
