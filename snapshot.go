@@ -112,6 +112,9 @@ func (n *Node) Restore(ctx context.Context, snap []byte) error {
 	if err != nil {
 		return err
 	}
+	if n.upgradedSince(p.state) {
+		return nil
+	}
 	deks, err := n.authenticate(ctx, p)
 	if err != nil {
 		return err
@@ -129,6 +132,14 @@ func (n *Node) Restore(ctx context.Context, snap []byte) error {
 		return nil
 	}
 	return n.replace(p.state, deks)
+}
+
+// upgradedSince is true of a state of generation 1 that this node has gone on from: the
+// host's snapshot is from before the upgrade, and its part not newer.
+func (n *Node) upgradedSince(s *applier.State) bool {
+	now := n.State()
+	return s.Generation() == applier.Generation1 && now.Generation() == applier.Generation2 &&
+		now.Bootstrapped() && s.Index() <= now.Index()
 }
 
 // authenticate returns the DEKs that it unwrapped on the way.

@@ -62,6 +62,9 @@ func (u Upgraded) String() string {
 // Snapshot, and with that on each other one. The DEKs stay; what was sealed opens. Every
 // node keeps its epochs, and the registry its rows, so no counted nonce comes twice.
 //
+// The report is not nil where keys.json is upgraded, also beside an error that says that
+// only the renaming is left.
+//
 // keys.json becomes version 3 in one durable replacement. keys.meta.json is renamed to
 // keys.meta.json.generation1 after it and is not needed any more. A call that was cut
 // short is repeated: where keys.json is of version 3 already, only the renaming is left,
