@@ -44,9 +44,10 @@ lint: check-go ## gofumpt, go vet, golangci-lint
 	$(call each,$(MODULES),$(TOOL) golangci-lint run --config=$(CURDIR)/.golangci.yml ./...)
 
 .PHONY: cross
-cross: check-go ## compile and vet for the other systems
+cross: check-go ## compile and vet for the other systems, and where an int has 32 bits
 	$(call each,$(MODULES),GOOS=windows CGO_ENABLED=0 $(GO) vet ./...)
 	$(call each,$(MODULES),GOOS=darwin CGO_ENABLED=0 $(GO) vet ./...)
+	$(call each,$(MODULES),GOOS=linux GOARCH=386 CGO_ENABLED=0 $(GO) vet ./...)
 
 .PHONY: tidy-check
 tidy-check: check-go ## every go.mod and go.sum says what the code needs
