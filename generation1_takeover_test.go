@@ -321,6 +321,25 @@ func (c corrupting) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, err
 	return w, err
 }
 
+// lying is a KEK that unwraps to another key. In generation 1 no check value tells.
+type lying struct{ kek.KEK }
+
+func (l lying) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
+	b, err := l.KEK.Unwrap(ctx, wrapped, ad)
+	if err == nil {
+		b[0] ^= 1
+	}
+	return b, err
+}
+
+func TestGeneration1VerifiesItsWraps(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.keks = must(kek.NewSet(lying{h.kek}))
+	h.start(h.mode())
+	_, err := h.node.NewRotation(t.Context(), key.Storage)
+	require.ErrorContains(t, err, "does not unwrap to the same key")
+}
+
 // An upgrade writes no container that one of its KEKs does not open.
 func TestUpgradeVerifiesEveryRecipient(t *testing.T) {
 	h := newFirstHost(t, "v2")

@@ -321,9 +321,9 @@ func TestArguments(t *testing.T) {
 
 // A stream ends where its format does, and not silently.
 func TestTooLong(t *testing.T) {
-	require.EqualValues(t, 1<<44-1, stream.Capacity(stream.MinSegment))
-	require.EqualValues(t, 1<<46, stream.Capacity(stream.DefaultSegment))
-	require.EqualValues(t, 1<<46, stream.Capacity(stream.MaxSegment))
+	require.Equal(t, uint64(1<<44-1), stream.Capacity(stream.MinSegment))
+	require.Equal(t, uint64(1<<46), stream.Capacity(stream.DefaultSegment))
+	require.Equal(t, uint64(1<<46), stream.Capacity(stream.MaxSegment))
 
 	keys := newStore(t)
 	start := func(t *testing.T, out io.Writer, size int, number uint64) *stream.Writer {
