@@ -322,11 +322,14 @@ func (c corrupting) Wrap(ctx context.Context, plaintext, ad []byte) ([]byte, err
 }
 
 // lying is a KEK that unwraps to another key. In generation 1 no check value tells.
-type lying struct{ kek.KEK }
+type lying struct {
+	kek.KEK
+	now bool
+}
 
-func (l lying) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
+func (l *lying) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
 	b, err := l.KEK.Unwrap(ctx, wrapped, ad)
-	if err == nil {
+	if err == nil && l.now {
 		b[0] ^= 1
 	}
 	return b, err
@@ -334,8 +337,10 @@ func (l lying) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
 
 func TestGeneration1VerifiesItsWraps(t *testing.T) {
 	h := newFirstHost(t, "v2")
-	h.keks = must(kek.NewSet(lying{h.kek}))
+	k := &lying{KEK: h.kek}
+	h.keks = must(kek.NewSet(k))
 	h.start(h.mode())
+	k.now = true
 	_, err := h.node.NewRotation(t.Context(), key.Storage)
 	require.ErrorContains(t, err, "does not unwrap to the same key")
 }
