@@ -3,6 +3,7 @@ package atrest_test
 import (
 	"crypto/fips140"
 	"fmt"
+	"math/rand/v2" //nolint:depguard // what happens; the same seed draws the same
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -129,4 +130,163 @@ func TestClusterFromGeneration1ToGeneration2(t *testing.T) {
 		}
 		put(a)
 	})
+}
+
+// Clusters in generation 1 to which things happen at random, and which are upgraded in
+// the end: no nonce comes twice, no member halts, and every value opens on every member
+// that runs. The seeds are the names of the tests.
+func TestGeneration1ClustersAtRandom(t *testing.T) {
+	if fips140.Enforced() {
+		t.Skip("generation 1 is refused in strict FIPS mode, see TestRefusalsInStrictFIPSMode")
+	}
+	for seed := range uint64(40) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				c := &firstCluster{world: w, r: rand.New(rand.NewPCG(seed, 1)), want: map[string]string{}}
+				c.begin("a", "b", "c")
+				for range 12 + c.r.IntN(20) {
+					c.step()
+				}
+				c.upgrade()
+				c.put(c.any())
+			})
+		})
+	}
+}
+
+// firstCluster is a cluster that begins in generation 1.
+type firstCluster struct {
+	*world
+	r    *rand.Rand
+	want map[string]string
+}
+
+func (c *firstCluster) begin(names ...string) {
+	for _, m := range c.join(names...) {
+		m.opts = []atrest.Option{atrest.WithGeneration1(atrest.Generation1{})}
+		require.NoError(c.t, m.start())
+	}
+	a := c.members[0]
+	c.put(a)
+	c.commit(a, must(a.node.NewBootstrap(c.t.Context(), c.ids())))
+	for _, enable := range []func() ([]byte, error){a.node.NewEnableStorage, a.node.NewEnableRaft} {
+		c.put(c.any())
+		c.commit(a, must(enable()))
+	}
+}
+
+// any is a member that runs; at least two of three do.
+func (c *firstCluster) any() *member {
+	for {
+		if m := c.members[c.r.IntN(len(c.members))]; m.node != nil {
+			return m
+		}
+	}
+}
+
+func (c *firstCluster) put(m *member) {
+	k := fmt.Sprintf("k%d", c.r.IntN(9))
+	c.want[k] = fmt.Sprintf("v%d", c.r.Uint32())
+	c.world.put(m, k, c.want[k])
+	for _, m := range c.members {
+		require.NoError(c.t, m.halted, m.name)
+		for k, v := range c.want {
+			if m.node != nil {
+				got, err := m.get(k)
+				require.NoError(c.t, err, "%s of %s", k, m.name)
+				require.Equal(c.t, v, got)
+			}
+		}
+	}
+}
+
+// up starts all that are down.
+func (c *firstCluster) up() {
+	for _, m := range c.members {
+		if m.node == nil {
+			require.NoError(c.t, m.start(), m.name)
+		}
+	}
+}
+
+func (c *firstCluster) step() {
+	m := c.any()
+	switch c.r.IntN(8) {
+	case 0, 1:
+		c.put(m)
+	case 2:
+		p := []key.Purpose{key.Storage, key.Raft}[c.r.IntN(2)]
+		c.commit(m, must(m.node.NewRotation(c.t.Context(), p)))
+	case 3: // its process ends, or the machine, in the middle of its registrations
+		c.up()
+		c.hold = c.r.IntN(2) == 0
+		m.kill(c.r.IntN(2) == 0)
+		c.put(c.any())
+		require.NoError(c.t, m.start())
+		c.put(m)
+		m.kill(c.r.IntN(2) == 0)
+		c.hold = false
+	case 4:
+		c.up()
+		m.stop()
+	case 5:
+		require.NoError(c.t, m.snapshot())
+		m.compact(m.disk.applied)
+	case 6: // it loses its disk
+		c.up()
+		from := c.members[(c.r.IntN(2)+1+c.index(m))%3]
+		require.NoError(c.t, from.snapshot())
+		m.stop()
+		m.wipe()
+		m.disk.snap, m.disk.first = from.disk.snap, from.disk.snap.applied+1
+		require.NoError(c.t, m.start())
+	case 7: // a running member gets a snapshot
+		c.up()
+		m.apart = true
+		other := c.members[(c.index(m)+1)%3]
+		c.commit(other, must(other.node.NewRotation(c.t.Context(), key.Storage)))
+		require.NoError(c.t, other.snapshot())
+		m.apart = false
+		require.NoError(c.t, m.install(other))
+	}
+	c.settle()
+}
+
+func (c *firstCluster) index(m *member) int {
+	for i, o := range c.members {
+		if o == m {
+			return i
+		}
+	}
+	return -1
+}
+
+// upgrade upgrades all members, beginning with any of them.
+func (c *firstCluster) upgrade() {
+	c.up()
+	c.settle()
+	for _, m := range c.members {
+		require.NoError(c.t, m.snapshot())
+		m.compact(m.disk.applied)
+		m.stop()
+	}
+	var part []byte
+	first := c.r.IntN(3)
+	for i := range c.members {
+		m := c.members[(first+i)%3]
+		_, err := m.upgradeTo(part, false)
+		require.NoError(c.t, err)
+		m.opts = nil
+		require.NoError(c.t, m.start())
+		if part == nil {
+			part = must(m.node.Snapshot())
+		}
+	}
+	for range 6 {
+		m := c.any()
+		c.commit(m, must(m.node.NewRotation(c.t.Context(), key.Storage)))
+		c.put(m)
+		require.NoError(c.t, m.restart())
+		c.put(c.any())
+	}
 }
