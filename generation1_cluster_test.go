@@ -3,7 +3,7 @@ package atrest_test
 import (
 	"crypto/fips140"
 	"fmt"
-	"math/rand/v2" //nolint:depguard // what happens; the same seed draws the same
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -139,7 +139,7 @@ func TestGeneration1ClustersAtRandom(t *testing.T) {
 	if fips140.Enforced() {
 		t.Skip("generation 1 is refused in strict FIPS mode, see TestRefusalsInStrictFIPSMode")
 	}
-	for seed := range uint64(40) {
+	for seed := range uint64(25) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
 				c := &firstCluster{world: w, r: rand.New(rand.NewPCG(seed, 1)), want: map[string]string{}}
