@@ -9,26 +9,19 @@ import (
 
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/applier"
-	"github.com/atrestdb/atrest/kek"
 )
 
 // A backup opens with the KEK alone, and a changed one does not.
 func ExampleReadBackup() {
-	ctx := context.Background()
-	kekPath, dir, remove := newPlace()
+	db, cfg, remove := newLocal()
 	defer remove()
-	master, err := kek.File(kekPath)
-	check(err)
-	keks, err := kek.NewSet(master)
-	check(err)
-	db, err := atrest.OpenLocal(ctx, atrest.LocalConfig{Dir: dir, KEK: keks})
-	check(err)
 	defer db.Close()
+	ctx, keks := context.Background(), cfg.KEK
 
 	id := applier.BackupID{1}
 	check(db.Backup(id)) // a replicated database proposes Node.NewBackup
 	var file bytes.Buffer
-	_, err = db.Node().WriteBackup(ctx, &file, id, 42, func(w io.Writer) error {
+	_, err := db.Node().WriteBackup(ctx, &file, id, 42, func(w io.Writer) error {
 		_, err := io.WriteString(w, "all that the database holds")
 		return err
 	})

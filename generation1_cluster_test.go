@@ -1,7 +1,6 @@
 package atrest_test
 
 import (
-	"crypto/fips140"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -26,9 +25,7 @@ func (m *member) upgradeTo(adopt []byte, dry bool) (*atrest.Upgraded, error) {
 // upgraded member by member. No nonce comes twice (the world looks at each), and every
 // value opens on every member to the end.
 func TestClusterFromGeneration1ToGeneration2(t *testing.T) {
-	if fips140.Enforced() {
-		t.Skip("generation 1 is refused in strict FIPS mode, see TestRefusalsInStrictFIPSMode")
-	}
+	needsGeneration1(t)
 	inWorld(t, func(t *testing.T, w *world) {
 		ms := w.join("a", "b", "c")
 		a, b, c := ms[0], ms[1], ms[2]
@@ -136,9 +133,7 @@ func TestClusterFromGeneration1ToGeneration2(t *testing.T) {
 // the end: no nonce comes twice, no member halts, and every value opens on every member
 // that runs. The seeds are the names of the tests.
 func TestGeneration1ClustersAtRandom(t *testing.T) {
-	if fips140.Enforced() {
-		t.Skip("generation 1 is refused in strict FIPS mode, see TestRefusalsInStrictFIPSMode")
-	}
+	needsGeneration1(t)
 	for seed := range uint64(25) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {

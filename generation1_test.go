@@ -48,12 +48,17 @@ type firstHost struct {
 	log   [][]byte // the entries up to index
 }
 
-// newFirstHost makes a directory as the reference system left it.
-func newFirstHost(t testing.TB, version string) *firstHost {
+func needsGeneration1(t testing.TB) {
 	t.Helper()
 	if fips140.Enforced() {
 		t.Skip("generation 1 is refused in strict FIPS mode, see TestRefusalsInStrictFIPSMode")
 	}
+}
+
+// newFirstHost makes a directory as the reference system left it.
+func newFirstHost(t testing.TB, version string) *firstHost {
+	t.Helper()
+	needsGeneration1(t)
 	h := &firstHost{t: t, fs: crashfs.New(), deks: map[key.ID]key.DEK{}, index: foundIndex}
 	h.fs.Mkdir(dir)
 	b, err := os.ReadFile("sidecar/generation1/testdata/keys-" + version + ".json")
