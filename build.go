@@ -264,10 +264,13 @@ func (n *Node) NewRegistration(p key.Purpose) ([]byte, error) {
 		return nil, &applier.Rejection{Op: applier.OpRegistration, Reason: applier.ErrNotBootstrapped}
 	}
 	if n.epochs[k.ID] == 0 {
-		return nil, errors.Newf("atrest: this node has no epoch left for key %s; it seals with suite 0x03 until the next rotation", k.ID)
+		return nil, errors.Newf("atrest: this node has no epoch left for key %s; rotate it", k.ID)
 	}
-	n.proposed[k.ID] = n.epochs[k.ID]
-	return n.built(n.registration(k.ID))
+	entry, err := n.built(n.registration(k.ID))
+	if err == nil {
+		n.proposed[k.ID] = n.epochs[k.ID]
+	}
+	return entry, err
 }
 
 // undestroyed are the ids of the keys that a state has a container of.

@@ -49,6 +49,9 @@ func (n *Node) CatchUp(ctx context.Context, v View) error {
 	if n.phase != opened {
 		return errors.Wrap(ErrOrder, "atrest: a second CatchUp")
 	}
+	if err := n.endTakeOver(v.Applied); err != nil {
+		return err
+	}
 	if err := n.checkView(v); err != nil {
 		return err
 	}
@@ -121,7 +124,7 @@ func (n *Node) rescan(ctx context.Context, index uint64, payload []byte) error {
 			return err
 		}
 	} else if n.aboveCutover(index) {
-		return nil // rejected when it was applied
+		return nil // rejected when it was applied, or applied in generation 1
 	}
 	if !n.IsEntry(entry) {
 		return nil

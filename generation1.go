@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -28,7 +30,8 @@ type Generation1 struct {
 	// is which. Later starts believe keys.meta.json alone, and refuse to go on where
 	// it is missing.
 	TakeOver bool
-	// Applied is the host's durable applied index, for a start that takes over.
+	// Applied is the host's durable applied index, for a start that takes over: that of
+	// keys.json or above it, and the one that [View] has.
 	Applied uint64
 	// Registry has the rows of the writer registry in the host's store, for a start
 	// that takes over. [WithMirror] keeps them there.
@@ -84,6 +87,9 @@ func (n *Node) neverSealed(data []byte) bool { return n.first() && len(data) == 
 // writes nothing before all that can refuse such a start has been looked at.
 func (n *Node) openFirst(ctx context.Context, dir string) error {
 	n.view = filepath.Join(dir, generation1.FileName)
+	if err := n.lockView(); err != nil {
+		return n.refused(guard.Sidecar(err), dir)
+	}
 	opts := []sidecar.Option{sidecar.WithFS(n.opts.fsys), sidecar.WithName(metaName)}
 	timed, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
 	defer cancel()
@@ -98,7 +104,7 @@ func (n *Node) openFirst(ctx context.Context, dir string) error {
 		n.fresh = true
 		var refusal error
 		file, err = sidecar.Replace(timed, dir, uint64(n.id), n.keks, func(tx *sidecar.Tx) error {
-			refusal = n.takeOver(ctx, tx)
+			refusal = n.takeOver(ctx, dir, tx)
 			return refusal
 		}, opts...)
 		if refusal != nil {
@@ -109,18 +115,43 @@ func (n *Node) openFirst(ctx context.Context, dir string) error {
 		return n.refused(guard.Sidecar(err), dir)
 	}
 	n.file = file
+	return nil
+}
+
+// lockView keeps a process in generation 2 out, whose file keys.json would be.
+func (n *Node) lockView() error {
+	lock, err := n.opts.fsys.Lock(n.view + ".lock")
+	if held := (*durable.LockedError)(nil); errors.As(err, &held) {
+		return &sidecar.LockedError{Path: n.view, PID: held.PID, Err: err}
+	}
+	if err != nil {
+		return errors.Wrapf(err, "atrest: %s", n.view)
+	}
+	n.lock = lock
 	// Under the lock nobody else is writing the view.
 	return errors.Wrapf(durable.Recover(n.opts.fsys, n.view), "atrest: %s", n.view)
 }
 
+func (n *Node) unlockView() error {
+	if n.lock == nil {
+		return nil
+	}
+	lock := n.lock
+	n.lock = nil
+	return lock.Close()
+}
+
 // readView reads keys.json; nil if there is none.
 func (n *Node) readView() (*generation1.File, error) {
-	b, _, err := durable.ReadFile(n.opts.fsys, n.view, generation1.MaxSize)
+	b, info, err := durable.ReadFile(n.opts.fsys, n.view, generation1.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // There is none.
 	}
 	if err != nil {
 		return nil, guard.View(errors.Wrap(err, "atrest: the keys of generation 1"))
+	}
+	if mode := info.Mode().Perm(); n.opts.first.TakeOver && mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return nil, guard.Sidecar(errors.Wrapf(sidecar.ErrInsecureMode, "atrest: %s: got %04o, want 0600", n.view, mode))
 	}
 	f, err := generation1.Parse(b)
 	return f, guard.View(errors.Wrapf(err, "atrest: %s", n.view))
@@ -150,14 +181,30 @@ func (n *Node) checkWritten(s *applier.State) error {
 	return nil
 }
 
+// settleGenerations looks at the other one of the two files of a directory: what the
+// reference system may have written since, or what an upgrade has left.
+func (n *Node) settleGenerations(dir string, s *applier.State) error {
+	if n.first() {
+		return n.checkWritten(s)
+	}
+	meta := filepath.Join(dir, metaName)
+	if _, err := n.opts.fsys.Lstat(meta); err != nil || !s.Bootstrapped() {
+		return nil //nolint:nilerr // It is not there, or an upgrade has not come so far.
+	}
+	return n.retire(dir, meta)
+}
+
 // takeOver makes keys.meta.json of what keys.json and the host's store say.
-func (n *Node) takeOver(ctx context.Context, tx *sidecar.Tx) error {
+func (n *Node) takeOver(ctx context.Context, dir string, tx *sidecar.Tx) error {
 	f, err := n.readView()
 	if err != nil || f == nil || len(f.Keys) == 0 {
 		return err
 	}
 	if !n.opts.first.TakeOver {
 		return guard.NotTakenOver(n.view)
+	}
+	if applied := n.opts.first.Applied; applied < f.Applied {
+		return configError("%s is as of entry %d, and Generation1.Applied is %d: let the reference system apply the log first", n.view, f.Applied, applied)
 	}
 	s, err := n.foundState(f)
 	if err != nil {
@@ -166,6 +213,10 @@ func (n *Node) takeOver(ctx context.Context, tx *sidecar.Tx) error {
 	if err := n.checkFound(ctx, s, f); err != nil {
 		return err
 	}
+	if err := guard.Filesystem(n.opts.fsys, dir); err != nil {
+		return err
+	}
+	n.tookOver = true
 	for id, k := range f.Keys {
 		if k.Epoch > 0 {
 			if err := tx.SetEpoch(id, k.Epoch); err != nil {
@@ -179,7 +230,7 @@ func (n *Node) takeOver(ctx context.Context, tx *sidecar.Tx) error {
 // foundState is the state that a keys.json of the reference system stands for.
 func (n *Node) foundState(f *generation1.File) (*applier.State, error) {
 	found := applier.Found{
-		Index: max(n.opts.first.Applied, f.Applied), Storage: f.Storage, Raft: f.Raft,
+		Index: n.opts.first.Applied, Storage: f.Storage, Raft: f.Raft,
 		StorageCutover: applier.Cutover{Active: f.StorageActive, Index: f.StorageCutover},
 		RaftCutover:    applier.Cutover{Active: f.RaftCutover != 0, Index: f.RaftCutover},
 		Writers:        n.opts.first.Registry,
@@ -213,9 +264,10 @@ func (n *Node) checkFound(ctx context.Context, s *applier.State, f *generation1.
 	return nil
 }
 
-// writeView rewrites keys.json from what is durable. n.mu is held.
+// writeView rewrites keys.json from what is durable. In a start that takes over it
+// waits for CatchUp, which may refuse. n.mu is held.
 func (n *Node) writeView(s *applier.State) error {
-	if !n.first() {
+	if !n.first() || n.tookOver {
 		return nil
 	}
 	old, err := n.readView()
@@ -248,6 +300,43 @@ func (n *Node) writeView(s *applier.State) error {
 	return errors.Wrapf(durable.WriteFile(n.opts.fsys, n.view, b), "atrest: %s, the view of %s", n.view, n.file.Path())
 }
 
+// endTakeOver makes a take-over final, where there was one in this start. n.mu is held.
+func (n *Node) endTakeOver(applied uint64) error {
+	if !n.tookOver {
+		return nil
+	}
+	if applied != n.opts.first.Applied {
+		return n.undoTakeOver(applied)
+	}
+	n.tookOver = false
+	if err := n.writeView(n.State()); err != nil {
+		n.tookOver = true
+		return err
+	}
+	defer n.wake()
+	for _, p := range purposes {
+		if err := n.settle(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// undoTakeOver refuses a take-over at another index than the host's, and takes it back:
+// nothing was sealed or proposed yet, and the next start takes over again. n.mu is held.
+func (n *Node) undoTakeOver(applied uint64) error {
+	err := configError("Generation1.Applied is %d, and View.Applied %d: the state of a take-over is that of the host's durable applied index; nothing was taken over", n.opts.first.Applied, applied)
+	dir := filepath.Dir(n.view)
+	undone := n.opts.fsys.Remove(n.file.Path())
+	if undone == nil {
+		undone = n.opts.fsys.SyncDir(dir)
+	}
+	if undone != nil {
+		return errors.Wrapf(errors.CombineErrors(err, undone), "atrest: move %s away", n.file.Path())
+	}
+	return err
+}
+
 // exhausted refuses what generation 1 has no safe nonces for.
 func (n *Node) exhausted(claims []claim) error {
 	if !n.first() {
@@ -255,7 +344,7 @@ func (n *Node) exhausted(claims []claim) error {
 	}
 	for _, c := range claims {
 		if c.epoch == 0 {
-			return guard.EpochExhausted(c.id, n.file.Epoch(c.id))
+			return guard.EpochExhausted(c.id, math.MaxUint16)
 		}
 	}
 	return nil
@@ -277,7 +366,7 @@ func (n *Node) recount(id key.ID) error {
 			return err
 		}
 	}
-	return guard.EpochExhausted(id, n.file.Epoch(id))
+	return guard.EpochExhausted(id, math.MaxUint16)
 }
 
 // Admit returns once the active storage key is one that this load is registered for, so

@@ -129,6 +129,30 @@ func TestClusterFromGeneration1ToGeneration2(t *testing.T) {
 	})
 }
 
+// A member that had not applied the whole log when it was upgraded halts at what it
+// missed, and does not go on without it.
+func TestMemberThatWasUpgradedTooEarlyHalts(t *testing.T) {
+	needsGeneration1(t)
+	inWorld(t, func(t *testing.T, w *world) {
+		c := &firstCluster{world: w, r: rand.New(rand.NewPCG(1, 1)), want: map[string]string{}}
+		c.begin("a", "b", "c")
+		a, late := w.members[0], w.members[2]
+		late.stop()
+		w.put(a, "missed", "x")
+		a.stop()
+		_, err := a.upgradeTo(nil, false)
+		require.NoError(t, err)
+		a.opts = nil
+		require.NoError(t, a.start())
+		_, err = late.upgradeTo(must(a.node.Snapshot()), false)
+		require.NoError(t, err)
+		late.opts = nil
+		require.NoError(t, late.start(), "what it had applied is no matter")
+		require.ErrorContains(t, late.halted, "had not applied the whole log when it was upgraded")
+		require.NotErrorIs(t, late.halted, atrest.ErrRejected)
+	})
+}
+
 // Clusters in generation 1 to which things happen at random, and which are upgraded in
 // the end: no nonce comes twice, no member halts, and every value opens on every member
 // that runs. The seeds are the names of the tests.

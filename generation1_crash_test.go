@@ -317,18 +317,8 @@ func TestUpgradeWhoseLastStepFailed(t *testing.T) {
 
 	_, err = h.open(h.mode())
 	require.ErrorIs(t, err, guard.ErrTampered)
-	h.start()
-	entry, err := h.node.NewRotation(t.Context(), key.Storage)
-	require.NoError(t, err)
-	require.NoError(t, h.propose(t.Context(), entry))
-	rotated, _ := h.node.State().Active(key.Storage)
-	cluster := h.node.State().Cluster()
-	part, err := h.node.Snapshot()
-	require.NoError(t, err)
-	require.NoError(t, h.node.Close())
-	_, err = h.open(h.mode())
-	require.ErrorIs(t, err, guard.ErrTampered)
 
+	// Only the renaming is left of it.
 	other := newFirstHost(t, "v2")
 	other.start(other.mode())
 	require.NoError(t, other.node.Close())
@@ -339,15 +329,29 @@ func TestUpgradeWhoseLastStepFailed(t *testing.T) {
 	require.NoError(t, err)
 	_, err = h.upgrade(atrest.UpgradeConfig{Adopt: foreign})
 	require.ErrorIs(t, err, atrest.ErrOtherCluster)
+	resumed := h.on(h.fs.Restart())
+	dry, err := resumed.upgrade(atrest.UpgradeConfig{DryRun: true})
+	require.NoError(t, err)
+	u, err := resumed.upgrade(atrest.UpgradeConfig{})
+	require.NoError(t, err)
+	require.Equal(t, dry.Cluster, u.Cluster)
+	_, err = resumed.fs.Lstat(meta)
+	require.Error(t, err)
 
-	for _, cfg := range []atrest.UpgradeConfig{{DryRun: true}, {Adopt: part}} {
-		u, err := h.upgrade(cfg)
-		require.NoError(t, err)
-		require.Equal(t, cluster, u.Cluster)
-		require.Contains(t, u.Keys, rotated.ID)
-	}
+	// Or generation 2 does it, and goes on.
+	h.start()
 	_, err = h.fs.Lstat(meta)
 	require.Error(t, err)
+	entry, err := h.node.NewRotation(t.Context(), key.Storage)
+	require.NoError(t, err)
+	require.NoError(t, h.propose(t.Context(), entry))
+	rotated, _ := h.node.State().Active(key.Storage)
+	require.Equal(t, u.Cluster, h.node.State().Cluster())
+	require.NoError(t, h.node.Close())
+	_, err = h.open(h.mode())
+	require.ErrorIs(t, err, guard.ErrTampered)
+	_, err = h.upgrade(atrest.UpgradeConfig{})
+	require.ErrorIs(t, err, atrest.ErrConfig)
 	h.start()
 	active, _ := h.node.State().Active(key.Storage)
 	require.Equal(t, rotated.ID, active.ID)
@@ -356,13 +360,13 @@ func TestUpgradeWhoseLastStepFailed(t *testing.T) {
 // A keys.json that knows more than keys.meta.json was written by something else, and
 // its epochs may be in use: the view is not written over it.
 func TestViewThatAnotherProgramWrote(t *testing.T) {
+	h0 := newFirstHost(t, "v2")
 	for name, edit := range map[string]func(f *generation1.File){
-		"epoch": func(f *generation1.File) {
-			k := f.Keys[foundOldStorage]
-			k.Epoch = 77
-			f.Keys[foundOldStorage] = k
+		"epoch": func(f *generation1.File) { epochOf(foundOldStorage, f.Keys[foundOldStorage].Epoch+1)(f) },
+		"index": func(f *generation1.File) { f.Applied++ },
+		"key": func(f *generation1.File) {
+			f.Keys[99] = generation1.Key{Purpose: key.Storage, Wrapped: must(h0.keks.WrapGeneration1(t.Context(), 99, h0.deks[foundStorage]))}
 		},
-		"index": func(f *generation1.File) { f.Applied += 1000 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newFirstHost(t, "v2")
@@ -382,9 +386,8 @@ func TestViewThatAnotherProgramWrote(t *testing.T) {
 			// As the error advises.
 			require.NoError(t, h.fs.Remove(dir+"/"+guard.MetaName))
 			h.index = max(h.index, f.Applied)
-			row := h.rows[0]
+			h.at = h.index
 			h.start(h.mode())
-			require.Equal(t, row, h.rows[0])
 			require.GreaterOrEqual(t, h.view().Keys[foundOldStorage].Epoch, f.Keys[foundOldStorage].Epoch)
 		})
 	}
@@ -407,21 +410,23 @@ func TestGeneration2BesideKeysOfGeneration1(t *testing.T) {
 // more until a rotation: generation 1 has no suite for that, and no other is written.
 func TestGeneration1WithoutEpochsWhileRunning(t *testing.T) {
 	h := newFirstHost(t, "v2")
-	failed := make(failures, 64)
-	n, err := h.open(h.mode(), atrest.WithObserver(failed))
+	failed, seen := make(failures, 64), make(registrations, 8)
+	n, err := h.open(h.mode(), atrest.WithObserver(both{failed, seen}))
 	require.NoError(t, err)
 	defer n.Close()
 	h.node = n
 	require.NoError(t, n.CatchUp(t.Context(), atrest.View{Applied: foundIndex, First: foundIndex + 1, HadKeys: true}))
 	entry, err := applier.Generation1.Append(nil, applier.Registration{Key: foundStorage, Node: nodeid.Derive("n1"), Epoch: 0xffff})
 	require.NoError(t, err)
+	exhausted := entry
 	require.NoError(t, h.propose(t.Context(), entry))
 	require.NoError(t, n.Ready(t.Context()))
 	require.ErrorIs(t, <-failed, guard.ErrEpochExhausted)
+	<-seen // nor does it keep the other key waiting
 
 	st := n.Status()
 	require.False(t, st.Serving)
-	require.Contains(t, st.String(), "no epoch left for this node: rotate it on another member")
+	require.Contains(t, st.String(), "no epoch left for this node: rotate it on another member, and")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, _, err = n.Storage().SealContext(ended, nil, []byte("v"), nil)
@@ -438,6 +443,39 @@ func TestGeneration1WithoutEpochsWhileRunning(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, byte(envelope.AES256GCM), out[0])
 	require.True(t, n.Status().Serving)
+
+	// Without the rotation the next start is refused, and says what does help.
+	h = newFirstHost(t, "v2")
+	h.start(h.mode())
+	require.NoError(t, h.propose(t.Context(), exhausted))
+	require.NoError(t, h.node.Close())
+	_, err = h.open(h.mode())
+	require.ErrorIs(t, err, guard.ErrEpochExhausted)
+	require.ErrorContains(t, err, "join again with an empty directory")
+}
+
+// A snapshot tells a node that it has no epoch left, and the same start is refused.
+func TestGeneration1SnapshotThatTakesTheLastEpoch(t *testing.T) {
+	a, b := newFirstHost(t, "v2"), newFirstHost(t, "v2")
+	a.start(a.mode())
+	entry, err := applier.Generation1.Append(nil, applier.Registration{Key: foundRaft, Node: nodeid.Derive("n1"), Epoch: 0xffff})
+	require.NoError(t, err)
+	require.NoError(t, a.propose(t.Context(), entry))
+	part, err := a.node.Snapshot()
+	require.NoError(t, err)
+	require.NoError(t, b.fs.Remove(keysJSON))
+	n, err := b.open(atrest.WithGeneration1(atrest.Generation1{}))
+	require.NoError(t, err)
+	defer n.Close()
+	require.ErrorIs(t, n.Restore(t.Context(), part), guard.ErrEpochExhausted)
+}
+
+// both tells two.
+type both [2]atrest.Observer
+
+func (b both) Observe(e atrest.Event) {
+	b[0].Observe(e)
+	b[1].Observe(e)
 }
 
 // failures gets the error of each registration that failed.

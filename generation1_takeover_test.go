@@ -5,7 +5,10 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
+	"io/fs"
 	"math"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -138,16 +141,28 @@ func TestTakeOverSkipsRowsOfNodeZero(t *testing.T) {
 	require.False(t, ok)
 }
 
-// The state of a take-over is that of the last entry that anybody knows of.
-func TestTakeOverTakesTheHigherIndex(t *testing.T) {
-	for _, applied := range []uint64{1, foundIndex + 50} {
-		h := newFirstHost(t, "v2")
-		f := h.view()
-		n, err := h.open(atrest.WithGeneration1(atrest.Generation1{TakeOver: true, Applied: applied, Registry: h.rows}))
+// The state of a take-over is that of the host's durable applied index: another one
+// would part the members, or make entries count as applied that were not.
+func TestTakeOverAtAnotherIndexIsRefused(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	before := read(h.fs)
+	h.at = h.view().Applied - 1
+	_, err := h.open(h.mode())
+	require.ErrorIs(t, err, atrest.ErrConfig)
+	h.untouched(before)
+
+	for _, at := range []uint64{foundIndex + 50, math.MaxUint64} {
+		h.at = at
+		n, err := h.open(h.mode())
 		require.NoError(t, err)
-		require.Equal(t, max(applied, f.Applied), n.State().Index())
+		err = n.CatchUp(t.Context(), atrest.View{Applied: foundIndex, First: foundIndex + 1, HadKeys: true})
+		require.ErrorIs(t, err, atrest.ErrConfig)
+		require.ErrorContains(t, err, "nothing was taken over")
 		require.NoError(t, n.Close())
 	}
+	h.at = foundIndex
+	h.start(h.mode())
+	require.Len(t, h.view().Keys, 3)
 }
 
 // partOutage is a KEK that cannot open one wrap.
@@ -265,6 +280,7 @@ func TestGeneration1RefusesTheSnapshotOfAnotherCluster(t *testing.T) {
 		f.Applied += 1000
 	})
 	b.index += 1000
+	b.at = b.index
 	b.start(b.mode())
 	part, err := b.node.Snapshot()
 	require.NoError(t, err)
@@ -283,13 +299,18 @@ func TestGeneration1CatchesUpAndRestores(t *testing.T) {
 	require.NoError(t, err)
 
 	b := newFirstHost(t, "v2")
-	at := uint64(foundIndex + 10)
+	b.start(b.mode())
+	require.NoError(t, b.node.Close())
+	at := b.last() + 10
 	n, err := b.open(b.mode())
 	require.NoError(t, err)
 	defer n.Close()
 	require.NoError(t, n.CatchUp(t.Context(), atrest.View{
 		Applied: at, First: foundIndex - 5, HadKeys: true,
-		Entries: func(_ context.Context, _, _ uint64, yield func(uint64, []byte) error) error { return yield(at, sealed) },
+		Entries: func(_ context.Context, from, to uint64, yield func(uint64, []byte) error) error {
+			require.Equal(t, []uint64{b.last() + 1, at}, []uint64{from, to})
+			return yield(at, sealed)
+		},
 	}))
 	require.Equal(t, at, n.State().Index())
 	require.Len(t, b.view().Keys, 4)
@@ -364,11 +385,11 @@ func TestUpgradeVerifiesEveryRecipient(t *testing.T) {
 
 // What a member must not adopt.
 func TestUpgradeRefusesWhatIsNotOfThisCluster(t *testing.T) {
-	generation2 := func(index uint64, change func(f *generation1.File)) []byte {
+	generation2 := func(index uint64, change func(h *firstHost)) []byte {
 		h := newFirstHost(t, "v2")
-		h.edit(change)
-		h.index = index
-		h.start(atrest.WithGeneration1(atrest.Generation1{TakeOver: true, Applied: index, Registry: h.rows}))
+		h.index, h.at = index, index
+		change(h)
+		h.start(h.mode())
 		require.NoError(t, h.node.Close())
 		_, err := h.upgrade(atrest.UpgradeConfig{})
 		require.NoError(t, err)
@@ -388,14 +409,47 @@ func TestUpgradeRefusesWhatIsNotOfThisCluster(t *testing.T) {
 	require.NoError(t, err)
 	index := h.node.State().Index()
 	require.NoError(t, h.node.Close())
-	lacking := func(f *generation1.File) { delete(f.Keys, foundOldStorage) }
+	same := func(*firstHost) {}
+	lacking := func(h *firstHost) { h.edit(func(f *generation1.File) { delete(f.Keys, foundOldStorage) }) }
+	inClear := func(h *firstHost) {
+		h.edit(func(f *generation1.File) { f.StorageActive, f.StorageCutover = false, 0 })
+	}
+	noRows := func(h *firstHost) {
+		h.rows = nil
+		h.edit(func(f *generation1.File) {
+			epochOf(foundStorage, 1)(f)
+			epochOf(foundRaft, 1)(f)
+		})
+	}
+	otherPurpose := func(h *firstHost) {
+		h.edit(func(f *generation1.File) {
+			k := f.Keys[foundOldStorage]
+			k.Purpose = key.Raft
+			f.Keys[foundOldStorage] = k
+		})
+	}
+	otherDEK := func(h *firstHost) {
+		h.edit(func(f *generation1.File) {
+			k := f.Keys[foundOldStorage]
+			k.Wrapped = must(h.keks.WrapGeneration1(t.Context(), foundOldStorage, key.NewDEK()))
+			f.Keys[foundOldStorage] = k
+		})
+	}
+	good := generation2(index+1000, same)
+	forged := bytes.Clone(good)
+	forged[8] ^= 1 // of the MAC
 	for name, tt := range map[string]struct {
 		part []byte
 		want error
 	}{
 		"generation 1":   {first, atrest.ErrSnapshot},
-		"behind":         {generation2(foundIndex, func(*generation1.File) {}), atrest.ErrSnapshot},
+		"forged":         {forged, atrest.ErrSnapshot},
+		"behind":         {generation2(foundIndex, same), atrest.ErrSnapshot},
 		"another's keys": {generation2(index+1000, lacking), atrest.ErrOtherCluster},
+		"no cutover":     {generation2(index+1000, inClear), atrest.ErrOtherCluster},
+		"lower epochs":   {generation2(index+1000, noRows), atrest.ErrOtherCluster},
+		"other purpose":  {generation2(index+1000, otherPurpose), atrest.ErrOtherCluster},
+		"another DEK":    {generation2(index+1000, otherDEK), atrest.ErrOtherCluster},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := read(h.fs)
@@ -404,6 +458,8 @@ func TestUpgradeRefusesWhatIsNotOfThisCluster(t *testing.T) {
 			require.Equal(t, before, read(h.fs))
 		})
 	}
+	_, err = h.upgrade(atrest.UpgradeConfig{Adopt: good})
+	require.ErrorIs(t, err, atrest.ErrOtherCluster, "it does not have the rotation")
 }
 
 // An upgrade keeps the epochs that only the registry knows, and what was reserved.
@@ -423,6 +479,212 @@ func TestUpgradeKeepsEpochsAndUsage(t *testing.T) {
 		require.Equal(t, u.Epochs[k.ID]+1, k.Epoch)
 		require.Positive(t, k.Usage.Seals, "what the load before had reserved counts as used")
 	}
+}
+
+// A host that compacts its log without snapshots starts after an upgrade, too.
+func TestUpgradeKeepsWhatWasCompacted(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.start(h.mode())
+	applied := h.last() + 500
+	require.NoError(t, h.node.Compacted(applied))
+	require.NoError(t, h.node.Close())
+	_, err := h.upgrade(atrest.UpgradeConfig{})
+	require.NoError(t, err)
+	n, err := h.open()
+	require.NoError(t, err)
+	defer n.Close()
+	require.NoError(t, n.CatchUp(t.Context(), atrest.View{Applied: applied, First: applied + 1, HadKeys: true}))
+}
+
+// After an upgrade a part of generation 1 has no effect if it is an older one of this
+// cluster, and is refused if it is anything else.
+func TestPartsOfGeneration1AfterAnUpgrade(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.start(h.mode())
+	part, err := h.node.Snapshot()
+	require.NoError(t, err)
+	require.NoError(t, h.node.Close())
+
+	other := newFirstHost(t, "v2")
+	other.start(other.mode())
+	entry, err := other.node.NewRotation(t.Context(), key.Storage)
+	require.NoError(t, err)
+	require.NoError(t, other.propose(t.Context(), entry))
+	unknown, err := other.node.Snapshot()
+	require.NoError(t, err)
+
+	newer := newFirstHost(t, "v2")
+	newer.index, newer.at = foundIndex+1000, foundIndex+1000
+	newer.start(newer.mode())
+	later, err := newer.node.Snapshot()
+	require.NoError(t, err)
+
+	_, err = h.upgrade(atrest.UpgradeConfig{})
+	require.NoError(t, err)
+	h.index += 100
+	n, err := h.open()
+	require.NoError(t, err)
+	defer n.Close()
+	before := n.State()
+	require.NoError(t, n.Restore(t.Context(), part))
+	forged := bytes.Clone(part)
+	forged[8] ^= 1
+	for _, bad := range [][]byte{forged, unknown, later} {
+		require.ErrorIs(t, n.Restore(t.Context(), bad), atrest.ErrSnapshot)
+	}
+	require.Same(t, before, n.State())
+}
+
+// Members of which one took over a file of version 1, which does not say where the
+// storage cutover was, do not contradict each other.
+func TestMembersWithFilesOfBothVersions(t *testing.T) {
+	a, b := newFirstHost(t, "v1"), newFirstHost(t, "v2")
+	a.start(a.mode())
+	b.start(b.mode())
+	require.NoError(t, a.node.Restore(t.Context(), must(b.node.Snapshot())))
+	entry, err := b.node.NewRotation(t.Context(), key.Storage)
+	require.NoError(t, err)
+	b.index += 10
+	require.NoError(t, b.propose(t.Context(), entry))
+	part := must(b.node.Snapshot())
+	require.NoError(t, a.node.Restore(t.Context(), part))
+	require.GreaterOrEqual(t, a.node.State().Index(), must(applier.ParseSnapshot(part[40:])).Index())
+}
+
+// A process in generation-1 mode keeps out of a directory in which one of generation 2
+// runs, and the other way round, and removes nothing that is still being written.
+func TestGenerationsExcludeEachOther(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.start(h.mode())
+	_, err := h.open()
+	require.ErrorIs(t, err, guard.ErrInUse)
+	require.NoError(t, h.node.Close())
+	meta := func() []byte {
+		f := must(h.fs.OpenFile(dir+"/"+guard.MetaName, os.O_RDONLY, 0))
+		defer f.Close()
+		return must(io.ReadAll(f))
+	}()
+	_, err = h.upgrade(atrest.UpgradeConfig{})
+	require.NoError(t, err)
+	h.start()
+	f := must(h.fs.OpenFile(dir+"/"+guard.MetaName, os.O_WRONLY|os.O_CREATE, 0o600)) // as if it were still there
+	must(f.Write(meta))
+	require.NoError(t, f.Close())
+	for _, start := range []func() error{
+		func() error { _, err := h.open(h.mode()); return err },
+		func() error { _, err := h.upgrade(atrest.UpgradeConfig{}); return err },
+	} {
+		require.ErrorIs(t, start(), guard.ErrInUse)
+	}
+}
+
+// What a crash left of a write of the view is removed by the next start.
+func TestViewThatWasNotFinishedIsRemoved(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	left := keysJSON + ".AAAAAAAAAAAAAAAAAAAAAAAAAA.tmp"
+	f := must(h.fs.OpenFile(left, os.O_WRONLY|os.O_CREATE, 0o600))
+	require.NoError(t, f.Close())
+	h.start(h.mode())
+	_, err := h.fs.Lstat(left)
+	require.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// The file that a take-over believes is nobody else's to write, and is a file.
+func TestTakeOverLooksAtTheFileItself(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	found := read(h.fs)
+	require.NoError(t, h.fs.Remove(keysJSON))
+	f := must(h.fs.OpenFile(keysJSON, os.O_WRONLY|os.O_CREATE, 0o644))
+	must(f.Write(found))
+	require.NoError(t, f.Close())
+	_, err := h.open(h.mode())
+	require.ErrorIs(t, err, guard.ErrTampered)
+	require.ErrorContains(t, err, "chmod 600")
+	h.untouched(found)
+
+	d := t.TempDir()
+	require.NoError(t, os.Mkdir(d+"/keys.json", 0o700))
+	c := atrest.Config{Dir: d, Name: "n1", KEK: h.keks, Propose: h.propose}
+	_, err = atrest.Open(t.Context(), c, h.mode())
+	require.ErrorIs(t, err, guard.ErrTampered)
+}
+
+// A start that caught up without keys is not one that found nothing: the host went on.
+func TestTakeOverAfterAHostWentOn(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	found := read(h.fs)
+	require.NoError(t, h.fs.Remove(keysJSON))
+	n, err := h.open(h.mode())
+	require.NoError(t, err)
+	nothing := func(context.Context, uint64, uint64, func(uint64, []byte) error) error { return nil }
+	require.NoError(t, n.CatchUp(t.Context(), atrest.View{Applied: 5000, First: 4001, Entries: nothing}))
+	require.NoError(t, n.Close())
+	write(h.fs, found)
+	_, err = h.open(h.mode())
+	require.ErrorIs(t, err, guard.ErrTampered)
+	require.Equal(t, found, read(h.fs))
+}
+
+// A registration that was not built does not make another load's row this one's.
+func TestAdmitAfterARegistrationThatWasRefused(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	n, err := h.open(h.mode())
+	require.NoError(t, err)
+	defer n.Close()
+	h.node = n
+	require.NoError(t, n.CatchUp(t.Context(), atrest.View{Applied: h.last(), First: h.last() + 1, Snapshot: h.last(), HadKeys: true}))
+	taken := h.view().Keys[foundStorage].Epoch
+	entry, err := applier.Generation1.Append(nil, applier.Registration{Key: foundStorage, Node: nodeid.Derive("n1"), Epoch: taken})
+	require.NoError(t, err)
+	require.NoError(t, h.propose(t.Context(), entry))
+	_, err = n.NewRegistration(key.Storage)
+	require.ErrorIs(t, err, applier.ErrDuplicate)
+	require.NoError(t, n.Restore(t.Context(), must(n.Snapshot())))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, n.Admit(ended), atrest.ErrRetry)
+}
+
+// Before the storage cutover values are in clear, and nothing is waited for.
+func TestAdmitBeforeTheCutover(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.edit(func(f *generation1.File) { f.StorageActive, f.StorageCutover, f.RaftCutover = false, 0, 0 })
+	n, err := h.open(h.mode())
+	require.NoError(t, err)
+	defer n.Close()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, n.Admit(ended))
+}
+
+// An upgrade is refused where the start after it would be.
+func TestUpgradeChecksTheRegistry(t *testing.T) {
+	// The same place in the registry, taken by another node for another key.
+	own := nodeid.Derive("n1")
+	h := newFirstHost(t, "v2")
+	h.start(h.mode())
+	entry, err := applier.Generation1.Append(nil, applier.Registration{Key: foundOldStorage, Node: own ^ 1<<40, Epoch: 3})
+	require.NoError(t, err)
+	require.NoError(t, h.propose(t.Context(), entry))
+	require.NoError(t, h.node.Close())
+	_, err = h.upgrade(atrest.UpgradeConfig{DryRun: true})
+	require.ErrorIs(t, err, guard.ErrCollision)
+}
+
+// An empty file of version 3 beside keys.meta.json is not what an upgrade left.
+func TestUpgradeBesideAnEmptyFileOfVersion3(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.start(h.mode())
+	require.NoError(t, h.node.Close())
+	empty := &firstHost{t: t, fs: crashfs.New(), keks: h.keks}
+	empty.fs.Mkdir(dir)
+	n, err := empty.open()
+	require.NoError(t, err)
+	require.NoError(t, n.Close())
+	write(h.fs, read(empty.fs))
+	_, err = h.upgrade(atrest.UpgradeConfig{})
+	require.ErrorIs(t, err, atrest.ErrConfig)
+	require.ErrorContains(t, err, "move it away")
 }
 
 // The refused starts of generation-1 mode.

@@ -37,6 +37,7 @@ const (
 type firstHost struct {
 	t    testing.TB
 	fs   *crashfs.FS
+	at   uint64 // of the take-over
 	kek  kek.KEK
 	keks *kek.Set
 	deks map[key.ID]key.DEK
@@ -59,7 +60,7 @@ func needsGeneration1(t testing.TB) {
 func newFirstHost(t testing.TB, version string) *firstHost {
 	t.Helper()
 	needsGeneration1(t)
-	h := &firstHost{t: t, fs: crashfs.New(), deks: map[key.ID]key.DEK{}, index: foundIndex}
+	h := &firstHost{t: t, fs: crashfs.New(), at: foundIndex, deks: map[key.ID]key.DEK{}, index: foundIndex}
 	h.fs.Mkdir(dir)
 	b, err := os.ReadFile("sidecar/generation1/testdata/keys-" + version + ".json")
 	require.NoError(t, err)
@@ -97,7 +98,7 @@ func newFirstHost(t testing.TB, version string) *firstHost {
 
 // on is the same host on another disk, its next process.
 func (h *firstHost) on(fs *crashfs.FS) *firstHost {
-	return &firstHost{t: h.t, fs: fs, kek: h.kek, keks: h.keks, deks: h.deks, rows: h.rows, index: h.last(), log: h.log}
+	return &firstHost{t: h.t, fs: fs, at: h.at, kek: h.kek, keks: h.keks, deks: h.deks, rows: h.rows, index: h.last(), log: h.log}
 }
 
 func (h *firstHost) propose(_ context.Context, entry []byte) error {
@@ -127,7 +128,7 @@ func (h *firstHost) upgrade(cfg atrest.UpgradeConfig) (*atrest.Upgraded, error) 
 }
 
 func (h *firstHost) mode() atrest.Option {
-	return atrest.WithGeneration1(atrest.Generation1{TakeOver: true, Applied: foundIndex, Registry: h.rows})
+	return atrest.WithGeneration1(atrest.Generation1{TakeOver: true, Applied: h.at, Registry: h.rows})
 }
 
 func (h *firstHost) start(opts ...atrest.Option) {

@@ -2,9 +2,12 @@ package atrest
 
 import (
 	"context"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cockroachdb/errors"
 
 	"github.com/atrestdb/atrest/applier"
 	"github.com/atrestdb/atrest/envelope"
@@ -28,7 +31,8 @@ type Node struct {
 
 	file *sidecar.File
 	keys *keystore.Store
-	view string // path of keys.json in generation-1 mode
+	view string    // path of keys.json in generation-1 mode
+	lock io.Closer // of keys.json in generation-1 mode, nil if it is not held
 
 	// state is the key state, as it is in the file. It is replaced under mu; the
 	// paths of values and payloads read it without.
@@ -39,6 +43,7 @@ type Node struct {
 	mu       sync.Mutex // of every change of keys
 	phase    phase
 	fresh    bool                // keys.json was made by this start
+	tookOver bool                // from the reference system
 	imported bool                // so was the cluster
 	epochs   map[key.ID]uint16   // taken by this load, for counted nonces
 	counted  map[key.ID]bool     // the epoch is registered: our entry was applied
@@ -140,6 +145,7 @@ func (n *Node) Close() error {
 		if n.file != nil {
 			n.closeErr = n.file.Close()
 		}
+		n.closeErr = errors.CombineErrors(n.closeErr, n.unlockView())
 	})
 	return n.closeErr
 }

@@ -94,10 +94,8 @@ func (n *Node) open(ctx context.Context, cfg Config) error {
 	if err := n.checkRows(state, n.file.Epoch); err != nil {
 		return err
 	}
-	if n.first() {
-		if err := n.checkWritten(state); err != nil {
-			return err
-		}
+	if err := n.settleGenerations(cfg.Dir, state); err != nil {
+		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -76,7 +76,7 @@ func (r *Raft) Open(dst []byte, index uint64, data []byte) ([]byte, error) {
 	n := r.n
 	if !n.sealed(index, data) {
 		if n.aboveCutover(index) && !n.neverSealed(data) {
-			return nil, errors.Wrapf(ErrRejected, "atrest: entry %d is in clear above the Raft cutover", index)
+			return nil, n.unframed(index, data)
 		}
 		return append(dst, data...), nil
 	}
@@ -90,6 +90,16 @@ func (r *Raft) Open(dst []byte, index uint64, data []byte) ([]byte, error) {
 		}
 	}
 	return out, err
+}
+
+// unframed says what is wrong with a payload above the cutover that has no frame. One
+// that was sealed in generation 1, which no client can make, was accepted by members
+// that applied it before their upgrade, so it is not rejected alike by all.
+func (n *Node) unframed(index uint64, data []byte) error {
+	if _, err := n.keys.RaftGeneration1().Open(nil, data); err == nil && !n.first() {
+		return errors.Newf("atrest: entry %d is of generation 1: this member had not applied the whole log when it was upgraded; let it join again with an empty directory", index)
+	}
+	return errors.Wrapf(ErrRejected, "atrest: entry %d is in clear above the Raft cutover", index)
 }
 
 func (n *Node) aboveCutover(index uint64) bool {

@@ -113,7 +113,10 @@ func (n *Node) Restore(ctx context.Context, snap []byte) error {
 		return err
 	}
 	if n.upgradedSince(p.state) {
-		return nil
+		if n.has(p.key) {
+			return n.verify(p)
+		}
+		return nil // it has no effect
 	}
 	deks, err := n.authenticate(ctx, p)
 	if err != nil {
@@ -138,8 +141,16 @@ func (n *Node) Restore(ctx context.Context, snap []byte) error {
 // host's snapshot is from before the upgrade, and its part not newer.
 func (n *Node) upgradedSince(s *applier.State) bool {
 	now := n.State()
-	return s.Generation() == applier.Generation1 && now.Generation() == applier.Generation2 &&
-		now.Bootstrapped() && s.Index() <= now.Index()
+	if s.Generation() != applier.Generation1 || now.Generation() != applier.Generation2 ||
+		!now.Bootstrapped() || s.Index() > now.Index() {
+		return false
+	}
+	for k := range s.Keys() {
+		if have, ok := now.Key(k.ID); !ok || have.Purpose != k.Purpose {
+			return false
+		}
+	}
+	return true
 }
 
 // authenticate returns the DEKs that it unwrapped on the way.

@@ -111,7 +111,7 @@ func (n *Node) waiting(keys []KeyStatus) (why []string) {
 			why = append(why, fmt.Sprintf("%v key %s is missing since %s: %s", k.Purpose, k.ID, k.Missing.Since.UTC().Format(time.RFC3339), k.Missing.Err))
 		}
 		if epoch, taken := n.epochs[k.ID]; n.first() && k.State == key.Active && taken && epoch == 0 {
-			why = append(why, fmt.Sprintf("%v key %s has no epoch left for this node: rotate it on another member", k.Purpose, k.ID))
+			why = append(why, fmt.Sprintf("%v key %s has no epoch left for this node: rotate it on another member, and if this one does not get there, let it join again with an empty directory", k.Purpose, k.ID))
 		}
 	}
 	return why

@@ -74,7 +74,7 @@ func Upgrade(ctx context.Context, cfg UpgradeConfig, opts ...Option) (*Upgraded,
 	for _, opt := range opts {
 		opt(&o)
 	}
-	o.first = &Generation1{}
+	o.first, o.extended, o.several = &Generation1{}, false, false // what the host runs with later
 	propose := func(context.Context, []byte) error { return errors.New("atrest: an upgrade proposes nothing") }
 	c := Config{Dir: cfg.Dir, Name: cfg.Name, KEK: cfg.KEK, Propose: propose}
 	if err := c.check(o); err != nil {
@@ -106,6 +106,9 @@ func (n *Node) upgrade(ctx context.Context, cfg UpgradeConfig) (*Upgraded, error
 	case err != nil:
 		return nil, err
 	}
+	if err := n.checkRows(old, n.file.Epoch); err != nil {
+		return nil, err
+	}
 	next, err := n.upgraded(ctx, old, cfg.Adopt)
 	if err != nil {
 		return nil, err
@@ -113,6 +116,9 @@ func (n *Node) upgrade(ctx context.Context, cfg UpgradeConfig) (*Upgraded, error
 	u := report(next, cfg, func(id key.ID) uint16 { return n.keptEpoch(next, id) })
 	if cfg.DryRun {
 		return u, nil
+	}
+	if err := n.unlockView(); err != nil {
+		return nil, err
 	}
 	if err := n.replaceView(ctx, cfg.Dir, next); err != nil {
 		return nil, err
@@ -131,6 +137,11 @@ func report(s *applier.State, cfg UpgradeConfig, epoch func(key.ID) uint16) *Upg
 
 // resumeUpgrade ends an upgrade that was cut short after keys.json was replaced.
 func (n *Node) resumeUpgrade(ctx context.Context, cfg UpgradeConfig, meta string) (*Upgraded, error) {
+	if err := n.unlockView(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
+	defer cancel()
 	file, err := sidecar.Open(ctx, cfg.Dir, uint64(n.id), n.keks, sidecar.WithFS(n.opts.fsys))
 	if err != nil {
 		return nil, guard.Sidecar(err)
@@ -186,34 +197,6 @@ func (n *Node) upgraded(ctx context.Context, old *applier.State, adopt []byte) (
 	return applier.Upgrade(old, cluster, wrapped)
 }
 
-// adopted checks that another member's new state is that of this cluster.
-func (n *Node) adopted(ctx context.Context, old *applier.State, snap []byte) (*applier.State, error) {
-	p, err := parsePart(snap)
-	if err != nil {
-		return nil, err
-	}
-	if p.state.Generation() != applier.Generation2 || !p.state.Bootstrapped() {
-		return nil, errors.Wrap(ErrSnapshot, "atrest: it is not of a member that was upgraded")
-	}
-	k, _ := p.state.Key(p.key)
-	_, dek, err := n.unwrapContainer(ctx, k.ID, k.Container)
-	if err != nil {
-		return nil, failedKEK(err, "unwrap", k.ID)
-	}
-	if err := verifyWith(dek, p); err != nil {
-		return nil, err
-	}
-	if p.state.Index() < old.Index() {
-		return nil, errors.Wrapf(ErrSnapshot, "atrest: its key state is that of %d, and this node's that of %d: upgrade a member first that has applied everything", p.state.Index(), old.Index())
-	}
-	for k := range old.Keys() {
-		if other, ok := p.state.Key(k.ID); !ok || other.Purpose != k.Purpose {
-			return nil, errors.Wrapf(ErrOtherCluster, "atrest: it does not have key %s of this node", k.ID)
-		}
-	}
-	return p.state, nil
-}
-
 // keptEpoch is the highest epoch that this node has had for a key.
 func (n *Node) keptEpoch(next *applier.State, id key.ID) uint16 {
 	epoch := n.file.Epoch(id)
@@ -225,7 +208,12 @@ func (n *Node) keptEpoch(next *applier.State, id key.ID) uint16 {
 
 // replaceView puts a keys.json of version 3 in place of the view.
 func (n *Node) replaceView(ctx context.Context, dir string, next *applier.State) error {
+	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
+	defer cancel()
 	file, err := sidecar.Replace(ctx, dir, uint64(n.id), n.keks, func(tx *sidecar.Tx) error {
+		if err := tx.SetThrough(n.file.Through()); err != nil {
+			return err
+		}
 		for k := range next.Keys() {
 			if epoch := n.keptEpoch(next, k.ID); epoch > 0 {
 				if err := tx.SetEpoch(k.ID, epoch); err != nil {

@@ -108,6 +108,7 @@ func TestDivergence(t *testing.T) {
 		{"another key under one id", rotated, state(t, first, at{6, rotation(t, 7, 1)}), "the same key 7"},
 		{"generation 1, the same", found(t, 5, 1, 7), found(t, 6, 1, 7, 8), ""},
 		{"generation 1, another cluster under the same KEK", found(t, 5, 1, 7), found(t, 6, 1, 8), "the same key 7"},
+		{"generation 1, another purpose", found(t, 5, 1, 7, 8), found(t, 6, 1, 7, 8), ""},
 		{"generation 1, another key under one id", found(t, 5, 1, 7), found(t, 6, 2, 7), "the same key 7"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

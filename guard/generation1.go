@@ -68,6 +68,6 @@ func NotGeneration1(fsys durable.FS, dir string) error {
 	return &Refusal{
 		Reason: ErrKeysMissing,
 		Detail: "there is no keys.json, and " + path + " says that this directory is of generation 1",
-		Do:     "start it in generation-1 mode, or upgrade it first",
+		Do:     "start it in generation-1 mode, or upgrade it first; if it was upgraded before, put back its keys.json, or else " + rejoin,
 	}
 }

@@ -63,7 +63,8 @@ func EpochWarning(k key.ID, epoch uint16) (warning string, ok bool) {
 }
 
 // EpochExhausted refuses a start that would need an epoch after the last one. It
-// is for a node that cannot seal without: others go on with extended nonces.
+// is for a node of generation 1, which cannot seal without: others go on with extended
+// nonces. A rotation does not reach a node that does not start.
 func EpochExhausted(k key.ID, epoch uint16) error {
 	if epoch < maxEpoch {
 		return nil
@@ -72,6 +73,7 @@ func EpochExhausted(k key.ID, epoch uint16) error {
 		Reason: ErrEpochExhausted,
 		Key:    k,
 		Detail: fmt.Sprintf("this node has used all %d", maxEpoch),
-		Do:     "rotate the key on another member, then start this one",
+		Do: "rotate the key on another member, then remove this one from the cluster and let it join again with an " +
+			"empty directory; or upgrade all members to generation 2",
 	}
 }

@@ -77,12 +77,12 @@ func contradiction(a, b *applier.State) string {
 	if a.Newer(b) {
 		older, newer = b, a
 	}
-	switch {
-	case !follows(older.StorageCutover(), newer.StorageCutover(), older.Index()):
+	switch unknown := unknownIndex(a) != unknownIndex(b); {
+	case !unknown && !follows(older.StorageCutover(), newer.StorageCutover(), older.Index()):
 		return cutovers("storage", a.StorageCutover(), b.StorageCutover())
 	case !follows(older.RaftCutover(), newer.RaftCutover(), older.Index()):
 		return cutovers("raft", a.RaftCutover(), b.RaftCutover())
-	case a.Index() == b.Index() && a.Digest() != b.Digest():
+	case !unknown && a.Index() == b.Index() && a.Digest() != b.Digest():
 		return fmt.Sprintf("have the digests %.8x and %.8x", a.Digest(), b.Digest())
 	}
 	for k := range older.Keys() {
@@ -91,6 +91,13 @@ func contradiction(a, b *applier.State) string {
 		}
 	}
 	return ""
+}
+
+// unknownIndex is true where a member took over a file of version 1, which does not say
+// at which entry the storage cutover was. Another one's of version 2 may.
+func unknownIndex(s *applier.State) bool {
+	c := s.StorageCutover()
+	return s.Generation() == applier.Generation1 && c.Active && c.Index == 0
 }
 
 // sameKey reports whether two states mean the same DEK. In generation 1, where nothing
