@@ -61,19 +61,16 @@ func (e notEndError) Is(target error) bool { return target != io.EOF && errors.I
 // As is for [errors.As].
 func (e notEndError) As(target any) bool { return errors.As(e.err, target) }
 
-// done returns why a context is done, or nil. A cause that could be taken for the
-// end of a source is told, but not wrapped.
+// done returns why a context is done, or nil. The cause is told, but not wrapped: it
+// may be the end of a source, or the verdict on another stream, as with a group of
+// goroutines that all stop at the first error.
 func done(ctx context.Context) error {
 	err := ctx.Err()
 	if err == nil {
 		return nil
 	}
-	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, io.EOF) || errors.Is(cause, io.ErrUnexpectedEOF):
+	if cause := context.Cause(ctx); cause != err { //nolint:errorlint // One that wraps it says more.
 		return fmt.Errorf("stream: %w: %v", err, cause) //nolint:errorlint // It must not match.
-	case errors.Is(cause, err):
-		return fmt.Errorf("stream: %w", cause)
-	default:
-		return fmt.Errorf("stream: %w: %w", err, cause)
 	}
+	return fmt.Errorf("stream: %w", err)
 }

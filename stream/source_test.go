@@ -7,6 +7,7 @@ import (
 	"io"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -15,13 +16,6 @@ import (
 
 // errLost is what some clients return when a connection breaks off.
 var errLost = fmt.Errorf("%w: connection lost: %w", errBroken, io.EOF)
-
-// endsLike are errors that may be taken for the end of something.
-var endsLike = map[string]error{
-	"io.EOF":              io.EOF,
-	"io.ErrUnexpectedEOF": io.ErrUnexpectedEOF,
-	"wraps io.EOF":        errLost,
-}
 
 // notEnd is what every error of a source or a context has to be.
 func notEnd(t *testing.T, err error) {
@@ -33,18 +27,32 @@ func notEnd(t *testing.T, err error) {
 	}
 }
 
-// A context whose cause is io.EOF once made a truncated read look complete.
-func TestContextCauseIsNotTakenForTheEnd(t *testing.T) {
+// causes are reasons to cancel a context that would say something about a stream.
+// The first error of a group of goroutines is the cause for all others.
+var causes = map[string]error{
+	"io.EOF":               io.EOF,
+	"io.ErrUnexpectedEOF":  io.ErrUnexpectedEOF,
+	"wraps io.EOF":         errLost,
+	"ErrIntegrity":         stream.ErrIntegrity,
+	"wraps ErrIntegrity":   fmt.Errorf("backup 3: %w", stream.ErrIntegrity),
+	"ErrFormat":            stream.ErrFormat,
+	"Canceled and a cause": fmt.Errorf("%w: %w", context.Canceled, stream.ErrIntegrity),
+}
+
+// A context whose cause is io.EOF once made a truncated read look complete, and one
+// whose cause is another stream's ErrIntegrity made every stream look damaged.
+func TestContextCauseIsNoVerdict(t *testing.T) {
 	keys := newStore(t)
 	sealed := seal(t, keys, place, text(20*seg), stream.WithSegmentSize(seg))
 	canceled := func(t *testing.T, err, cause error) {
 		t.Helper()
 		notEnd(t, err)
 		require.NotErrorIs(t, err, io.ErrUnexpectedEOF)
+		require.NotErrorIs(t, err, cause)
 		require.ErrorIs(t, err, context.Canceled)
 		require.ErrorContains(t, err, "stream: context canceled: "+cause.Error())
 	}
-	for name, cause := range endsLike {
+	for name, cause := range causes {
 		for _, workers := range []int{1, 2} {
 			for way, read := range map[string]func(r io.Reader) (int64, error){
 				"Read":    func(r io.Reader) (int64, error) { return io.Copy(io.Discard, onlyReader{r}) },
@@ -88,22 +96,24 @@ func TestContextCauseIsNotTakenForTheEnd(t *testing.T) {
 }
 
 // Whatever the cause, the error says that it was the context.
-func TestContextErrorMatchesCanceledAndCause(t *testing.T) {
+func TestContextErrorMatchesCanceled(t *testing.T) {
 	keys := newStore(t)
 	for text, cause := range map[string]error{
-		"stream: context canceled":         nil,
-		"stream: context canceled: broken": errBroken,
-		"stream: stop: context canceled":   fmt.Errorf("stop: %w", context.Canceled),
+		"stream: context canceled":                         nil,
+		"stream: context canceled: broken":                 errBroken,
+		"stream: context canceled: stop: context canceled": fmt.Errorf("stop: %w", context.Canceled),
 	} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(cause)
 		_, err := stream.NewWriter(ctx, io.Discard, keys, place)
 		require.EqualError(t, err, text)
 		require.ErrorIs(t, err, context.Canceled)
-		if cause != nil {
-			require.ErrorIs(t, err, cause)
-		}
 	}
+	ctx, cancel := context.WithDeadlineCause(t.Context(), time.Unix(0, 0), stream.ErrIntegrity)
+	defer cancel()
+	_, err := stream.NewWriter(ctx, io.Discard, keys, place)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NotErrorIs(t, err, stream.ErrIntegrity)
 }
 
 // A source that failed with an error around io.EOF was once sealed as a valid,
@@ -195,7 +205,7 @@ func TestCanceledReaderLeavesItsSourceAlone(t *testing.T) {
 		before := reads
 		cancel(errBroken)
 		n, err := r.Read(make([]byte, seg))
-		require.ErrorIs(t, err, errBroken)
+		require.ErrorIs(t, err, context.Canceled)
 		require.Zero(t, n)
 		require.Equal(t, before, reads)
 	}
@@ -219,7 +229,7 @@ func TestReaderCanceledWhileItReads(t *testing.T) {
 		require.NoError(t, err)
 		for range 2 {
 			n, err := r.Read(make([]byte, seg))
-			require.ErrorIs(t, err, errBroken)
+			require.ErrorIs(t, err, context.Canceled)
 			require.Zero(t, n)
 			require.Equal(t, 1, body)
 		}

@@ -63,8 +63,9 @@ import (
 // reader or writer below matches what it is, also where that is
 // io.ErrUnexpectedEOF, but never io.EOF; one that breaks its contract gives an
 // error that matches nothing. An error of the context matches context.Canceled or
-// context.DeadlineExceeded, and the cause. Of files there are [ErrOutcomeUnknown],
-// [ErrNotRegular] and what package io/fs has.
+// context.DeadlineExceeded; it has the text of the cause, but does not match it, as
+// the cause may be what is wrong with another stream. Of files there are
+// [ErrOutcomeUnknown], [ErrNotRegular] and what package io/fs has.
 var (
 	// ErrIntegrity says that the stream is not, or not all of, what was sealed
 	// under this key for this place. It never says why an authentication failed.
