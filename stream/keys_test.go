@@ -85,6 +85,7 @@ func TestCharge(t *testing.T) {
 	seal(t, keys, place, nil)
 	_, err := stream.NewWriter(t.Context(), io.Discard, keys, place)
 	require.ErrorIs(t, err, keystore.ErrBudget)
+	require.ErrorAs(t, err, new(*keystore.KeyError))
 }
 
 // No two streams have a salt, and so a key, in common.

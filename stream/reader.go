@@ -14,7 +14,8 @@ import (
 // It never gives out a byte that was not authenticated, and io.EOF means that the
 // stream is complete and that its source has no more. Any other error is final:
 // what was read before it is what was sealed, but not all of it. No other error
-// matches io.EOF, whatever the source or the context had to say.
+// matches io.EOF, whatever the source, the destination of WriteTo or the context had
+// to say.
 type Reader struct {
 	ctx     context.Context
 	r       io.Reader
@@ -134,7 +135,7 @@ func (s *Reader) WriteTo(w io.Writer) (n int64, err error) {
 		s.rest = s.rest[m:]
 		switch {
 		case err != nil:
-			return n, err
+			return n, notEnd(err)
 		case len(s.rest) > 0:
 			return n, io.ErrShortWrite
 		}

@@ -111,12 +111,14 @@ func TestWriteToFails(t *testing.T) {
 				func(b []byte) (int, error) { return len(b) / 2, errBroken },
 				func(b []byte) (int, error) { return len(b) / 2, nil },
 				func(b []byte) (int, error) { return len(b), errBroken },
+				func(b []byte) (int, error) { return len(b) / 2, errLost },
 			} {
 				out := &faulty{at: k, how: how}
 				r, err := stream.NewReader(t.Context(), bytes.NewReader(sealed), keys, place, stream.WithWorkers(workers))
 				require.NoError(t, err)
 				m, err := r.WriteTo(out)
-				require.ErrorIs(t, err, []error{errBroken, io.ErrShortWrite, errBroken}[n])
+				notEnd(t, err)
+				require.ErrorIs(t, err, []error{errBroken, io.ErrShortWrite, errBroken, errBroken}[n])
 				require.EqualValues(t, out.Len(), m)
 				_, err = r.WriteTo(out)
 				require.NoError(t, err)

@@ -41,7 +41,8 @@ func readFull(r io.Reader, b []byte) (n int, end bool, err error) {
 	return n, false, nil
 }
 
-// notEnd makes sure that an error of a source does not match io.EOF.
+// notEnd makes sure that an error of a source or a destination does not match
+// io.EOF.
 func notEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return notEndError{err}

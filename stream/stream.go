@@ -59,13 +59,18 @@ import (
 // data as damaged ([ErrIntegrity], [ErrFormat]), use a newer version of this
 // module ([ErrUnsupported]), look where the stream belongs ([ErrLabel]), correct
 // the program ([ErrArgument], [ErrClosed]), or write several streams
-// ([ErrTooLong]). What is wrong with a key is a keystore.KeyError. An error of the
-// reader or writer below matches what it is, also where that is
-// io.ErrUnexpectedEOF, but never io.EOF; one that breaks its contract gives an
-// error that matches nothing. An error of the context matches context.Canceled or
-// context.DeadlineExceeded; it has the text of the cause, but does not match it, as
-// the cause may be what is wrong with another stream. Of files there are
-// [ErrOutcomeUnknown], [ErrNotRegular] and what package io/fs has.
+// ([ErrTooLong]). What is wrong with a key is what the [Keys] say: a keystore.Store
+// has keystore.ErrNoActiveKey and, for all else, a keystore.KeyError; the Keys of a
+// node have errors of the node as well, such as that a key is not loaded yet.
+//
+// An error of the reader or writer below matches what it is, also where that is
+// io.ErrUnexpectedEOF, but never io.EOF. Of one that breaks its contract, a count
+// that cannot be gives an error that matches nothing, a short write
+// io.ErrShortWrite, and a reader without progress io.ErrNoProgress. An error of the
+// context matches context.Canceled or context.DeadlineExceeded; it has the text of
+// the cause, but does not match it, as the cause may be what is wrong with another
+// stream. Of files there are [ErrOutcomeUnknown], [ErrNotRegular] and what package
+// io/fs has.
 var (
 	// ErrIntegrity says that the stream is not, or not all of, what was sealed
 	// under this key for this place. It never says why an authentication failed.
@@ -122,7 +127,8 @@ type Place struct {
 	// nothing refuses them.
 	Label string
 	// Data says which one it is: the index and term of a snapshot, the name of a
-	// file. It is not stored, and has at most 64 KiB.
+	// file. It is not stored, and has at most 64 KiB. It is read when a stream is begun
+	// or its header is opened, and not kept: then it is the caller's again.
 	Data []byte
 }
 
@@ -167,7 +173,9 @@ func WithSegmentSize(n int) Option {
 }
 
 // WithMetadata puts up to 16 KiB into the header that everybody can read who has
-// the file, and that a reader gets authenticated. It is for writers.
+// the file, and that a reader gets authenticated. It is for writers, which copy b
+// when they begin a stream: then it is the caller's again, as far as the option is
+// not used for another one.
 func WithMetadata(b []byte) Option {
 	return func(o *options) { o.metadata, o.forWrite = b, true }
 }

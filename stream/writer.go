@@ -112,8 +112,9 @@ func (s *Writer) lends(n int) bool {
 }
 
 // ReadFrom seals what r has up to its end, which is io.EOF itself. Any other error
-// of r, one that wraps io.EOF included, is returned as it is and final for the
-// Writer too: a stream that lacks some of its source must not become a valid one.
+// of r, one that wraps io.EOF included, is returned, but does not match io.EOF, and
+// is final for the Writer too: a stream that lacks some of its source must not
+// become a valid one.
 func (s *Writer) ReadFrom(r io.Reader) (n int64, err error) {
 	if s.err != nil {
 		return 0, s.err
@@ -140,7 +141,7 @@ func (s *Writer) ReadFrom(r io.Reader) (n int64, err error) {
 		case readErr == io.EOF:
 			return n, nil
 		case readErr != nil:
-			return n, s.fail(readErr)
+			return n, s.fail(notEnd(readErr))
 		case m == 0:
 			if empty++; empty == maxEmpty {
 				return n, s.fail(io.ErrNoProgress)
@@ -204,7 +205,7 @@ func (s *Writer) put(b []byte) error {
 	n, err := s.w.Write(b)
 	switch {
 	case err != nil:
-		return fmt.Errorf("stream: write: %w", err)
+		return fmt.Errorf("stream: write: %w", notEnd(err))
 	case n < 0 || n > len(b):
 		return errWrite
 	case n < len(b):

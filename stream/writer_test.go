@@ -51,6 +51,8 @@ func TestDestinationFails(t *testing.T) {
 		"nothing written": {func([]byte) (int, error) { return 0, errBroken }, errBroken},
 		"half written":    {func(b []byte) (int, error) { return len(b) / 2, errBroken }, errBroken},
 		"all written":     {func(b []byte) (int, error) { return len(b), errBroken }, errBroken},
+		"io.EOF":          {func([]byte) (int, error) { return 0, io.EOF }, nil},
+		"wraps io.EOF":    {func([]byte) (int, error) { return 0, errLost }, errBroken},
 		"short":           {func(b []byte) (int, error) { return len(b) - 1, nil }, io.ErrShortWrite},
 		"negative":        {func([]byte) (int, error) { return -1, nil }, nil},
 		"too many":        {func(b []byte) (int, error) { return len(b) + 1, nil }, nil},
@@ -62,7 +64,7 @@ func TestDestinationFails(t *testing.T) {
 					for k := range 11 { // the header and 10 segments
 						out := &faulty{at: k, how: f.how}
 						err := writeAll(t, out, keys, plaintext, size, workers)
-						require.Error(t, err, "call %d", k)
+						notEnd(t, err)
 						if f.want != nil {
 							require.ErrorIs(t, err, f.want)
 						}
@@ -190,7 +192,7 @@ func TestSourceFails(t *testing.T) {
 				w, err := stream.NewWriter(t.Context(), &out, keys, place, stream.WithSegmentSize(seg), stream.WithWorkers(workers))
 				require.NoError(t, err)
 				_, err = w.ReadFrom(tt.r())
-				require.Error(t, err)
+				notEnd(t, err)
 				if tt.want != nil {
 					require.ErrorIs(t, err, tt.want)
 				}
@@ -317,6 +319,36 @@ func TestArguments(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, meta, r.Metadata())
 	}
+}
+
+// What was given to begin a stream is the caller's again.
+func TestArgumentsAreNotKept(t *testing.T) {
+	keys := newStore(t)
+	at := stream.Place{Label: "test", Data: []byte("index 12, term 3")}
+	meta := []byte("meta")
+	var out bytes.Buffer
+	w, err := stream.NewWriter(t.Context(), &out, keys, at, stream.WithMetadata(meta))
+	require.NoError(t, err)
+	clear(at.Data)
+	clear(meta)
+	_, err = w.Write([]byte("plaintext"))
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+
+	at.Data = bytes.Clone(place.Data)
+	r, err := stream.NewReader(t.Context(), bytes.NewReader(out.Bytes()), keys, at)
+	require.NoError(t, err)
+	rAt, err := stream.NewReaderAt(t.Context(), bytes.NewReader(out.Bytes()), int64(out.Len()), keys, at)
+	require.NoError(t, err)
+	clear(at.Data)
+	require.Equal(t, "meta", string(r.Metadata()))
+	got, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.Equal(t, "plaintext", string(got))
+	got = make([]byte, rAt.Size())
+	_, err = rAt.ReadAt(got, 0)
+	require.NoError(t, err)
+	require.Equal(t, "plaintext", string(got))
 }
 
 // A stream ends where its format does, and not silently.
