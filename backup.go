@@ -39,7 +39,7 @@ type BackupInfo struct {
 	Index   uint64 // of the log, at which the data was taken
 	Cluster key.ClusterID
 	Key     key.ID   // that the data is sealed under
-	Keys    []key.ID // that the backup brings, ascending
+	Keys    []key.ID // that the backup brings, ascending; the caller's
 	// Of the data. They are zero until it has been read to its end.
 	Bytes  uint64
 	Digest [sha256.Size]byte
@@ -58,10 +58,11 @@ func (i BackupInfo) String() string {
 //
 // The backup is registered before the data is taken, see [Node.NewBackup], so that none
 // of its keys is destroyed while it exists. One that is not, that was registered after
-// index or before the last rotation, is [ErrOrder]. write takes its view of the host's
+// index or before the last rotation, is [ErrOrder]; [ErrRetry] where the active storage
+// key is not loaded. write takes its view of the host's
 // store before it writes the first byte, or is given one that was taken before: what it
 // writes may not have changed since. After an error w does not have a backup: remove it
-// and propose [Node.NewBackupForgotten].
+// and propose [Node.NewBackupForgotten]. Making w durable is the host's.
 func (n *Node) WriteBackup(ctx context.Context, w io.Writer, id applier.BackupID, index uint64, write func(w io.Writer) error) (BackupInfo, error) {
 	var k streamKey
 	var err error
@@ -76,6 +77,9 @@ func (n *Node) WriteBackup(ctx context.Context, w io.Writer, id applier.BackupID
 	p, err := parsePart(snap)
 	if err != nil {
 		return BackupInfo{}, err
+	}
+	if now, _ := p.state.Active(key.Storage); now.ID != k.id {
+		return BackupInfo{}, retry(errors.Newf("atrest: key %s is the active one and is not loaded, or was not a moment ago; see Status", now.ID))
 	}
 	if err := registered(p.state, id, k.id, index); err != nil {
 		return BackupInfo{}, err
@@ -158,6 +162,9 @@ func (n *Node) writeData(ctx context.Context, w io.Writer, k streamKey, info *Ba
 	if err := write(&d); err != nil {
 		return err
 	}
+	if d.err != nil {
+		return d.err // write has looked away
+	}
 	info.Bytes = d.n
 	d.hash.Sum(info.Digest[:0])
 	if _, err := s.Write(info.Digest[:]); err != nil {
@@ -180,16 +187,18 @@ type digestWriter struct {
 	first func() error // is asked at the first byte
 	hash  hash.Hash
 	n     uint64
+	err   error // the first one
 }
 
-func (d *digestWriter) Write(b []byte) (int, error) {
-	if d.n == 0 {
-		if err := d.first(); err != nil {
-			return 0, err
-		}
+func (d *digestWriter) Write(b []byte) (n int, err error) {
+	if d.err == nil && d.n == 0 {
+		d.err = d.first()
 	}
-	n, err := d.w.Write(b)
+	if d.err != nil {
+		return 0, d.err
+	}
+	n, d.err = d.w.Write(b)
 	d.hash.Write(b[:n])
 	d.n += uint64(n)
-	return n, err
+	return n, d.err
 }

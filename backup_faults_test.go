@@ -7,8 +7,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -264,4 +266,194 @@ func TestBackupContextThatEndsWithEOF(t *testing.T) {
 	_, err = io.Copy(io.Discard, b)
 	require.Error(t, err)
 	require.NotErrorIs(t, err, atrest.ErrBackup)
+}
+
+// A KEK that opens the key of the MAC and not the others is the wrong one, not one to
+// wait for, and spoils no directory either.
+func TestImportWithAKEKForSomeKeys(t *testing.T) {
+	disk := crashfs.New()
+	disk.Mkdir(dir)
+	first := set(t, "kms:a")
+	l, err := atrest.OpenLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: first}, atrest.WithFS(disk))
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	l, err = atrest.OpenLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: set(t, "kms:b", "kms:a")}, atrest.WithFS(disk))
+	require.NoError(t, err)
+	_, err = l.Rotate(t.Context())
+	require.NoError(t, err)
+	part, err := l.Snapshot()
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+
+	to := crashfs.New()
+	to.Mkdir(dir)
+	begin := func(keks *kek.Set) error {
+		l, err := atrest.ImportLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: keks}, part, atrest.WithFS(to))
+		if err == nil {
+			err = l.Close()
+		}
+		return err
+	}
+	err = begin(set(t, "kms:b"))
+	require.ErrorIs(t, err, kek.ErrWrongKey)
+	require.ErrorIs(t, err, atrest.ErrSnapshot)
+	require.NotErrorIs(t, err, atrest.ErrRetry)
+	away := kektest.New("kms:a")
+	away.FailNext(math.MaxInt, kek.ErrUnreachable)
+	require.ErrorIs(t, begin(must(kek.NewSet(kektest.New("kms:b"), away))), atrest.ErrRetry)
+	names, err := to.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, names)
+	require.NoError(t, begin(first))
+}
+
+// A write that looks away from an error of its writer does not make a backup of nothing.
+func TestBackupWhoseWriteLooksAway(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.bootstrapped("a")[0]
+		w.commit(m, must(m.node.NewBackup(backup1)))
+		_, err := m.node.WriteBackup(t.Context(), io.Discard, backup1, m.disk.applied, func(out io.Writer) error {
+			w.commit(m, must(m.node.NewRotation(t.Context(), key.Storage)))
+			_, _ = out.Write([]byte("rows"))
+			return nil
+		})
+		require.ErrorIs(t, err, atrest.ErrOrder)
+	})
+}
+
+// On a member whose active key is not loaded a backup is one to wait for.
+func TestBackupWhileTheActiveKeyIsMissing(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ms := w.bootstrapped("a", "b")
+		a, b := ms[0], ms[1]
+		b.keks[0].FailNext(math.MaxInt, kek.ErrUnreachable)
+		w.commit(a, must(a.node.NewRotation(t.Context(), key.Storage)))
+		w.commit(a, must(a.node.NewBackup(backup1)))
+		var out bytes.Buffer
+		_, err := b.node.WriteBackup(t.Context(), &out, backup1, b.disk.applied, dump(b.disk.store))
+		require.ErrorIs(t, err, atrest.ErrRetry)
+		require.Zero(t, out.Len())
+		b.keks[0].Heal()
+		w.advance(time.Minute)
+		_, err = b.node.WriteBackup(t.Context(), &out, backup1, b.disk.applied, dump(b.disk.store))
+		require.NoError(t, err)
+	})
+}
+
+// Each backup has a registration of its own.
+func TestBackupOfAnotherRegistration(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		m := w.bootstrapped("a")[0]
+		write := func(id applier.BackupID) error {
+			_, err := m.node.WriteBackup(t.Context(), io.Discard, id, m.disk.applied, dump(m.disk.store))
+			return err
+		}
+		w.commit(m, must(m.node.NewBackup(backup1)))
+		require.ErrorIs(t, write(applier.BackupID{2}), atrest.ErrOrder)
+		w.commit(m, must(m.node.NewRotation(t.Context(), key.Storage)))
+		w.commit(m, must(m.node.NewBackup(applier.BackupID{2})))
+		require.ErrorIs(t, write(backup1), atrest.ErrOrder, "it does not name the key")
+		require.NoError(t, write(applier.BackupID{2}))
+	})
+}
+
+// What a context was ended for is no verdict on a backup that was being read, nor on one
+// whose KEK was being asked.
+func TestCauseOfAContextIsNoVerdictOnABackup(t *testing.T) {
+	k := kektest.New("kms:a")
+	keks := must(kek.NewSet(k))
+	file := localBackup(t, bytes.Repeat([]byte("data"), 400_000), keks)
+	for _, cause := range []error{atrest.ErrBackup, atrest.ErrSnapshot, stream.ErrIntegrity, io.EOF} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		b, err := atrest.ReadBackup(ctx, bytes.NewReader(file), keks)
+		require.NoError(t, err)
+		cancel(cause)
+		_, err = io.Copy(io.Discard, b)
+		require.ErrorIs(t, err, context.Canceled)
+		require.NotErrorIs(t, err, cause)
+
+		ctx, cancel = context.WithCancelCause(t.Context())
+		arrived, release := k.Hold()
+		go func() {
+			<-arrived
+			cancel(cause)
+		}()
+		_, err = atrest.ReadBackup(ctx, bytes.NewReader(file), keks)
+		release()
+		require.ErrorIs(t, err, context.Canceled)
+		require.NotErrorIs(t, err, cause)
+	}
+}
+
+// rogue is a source that does not keep to what io.Reader says.
+type rogue func(b []byte) (int, error)
+
+func (r rogue) Read(b []byte) (int, error) { return r(b) }
+
+func TestBackupFromARogueSource(t *testing.T) {
+	keks := set(t, "kms:a")
+	for _, r := range []rogue{
+		func([]byte) (int, error) { return -1, nil },
+		func(b []byte) (int, error) { return len(b) + 1, nil },
+		func([]byte) (int, error) { return 0, nil },
+	} {
+		_, err := atrest.ReadBackup(t.Context(), r, keks)
+		require.Error(t, err)
+		require.NotErrorIs(t, err, atrest.ErrBackup)
+	}
+}
+
+// The options of readers are looked at as those of Open are.
+func TestBackupReadersCheckTheirOptions(t *testing.T) {
+	keks := set(t, "kms:a")
+	file := localBackup(t, nil, keks)
+	part := func() []byte {
+		b, err := atrest.ReadBackup(t.Context(), bytes.NewReader(file), keks, atrest.WithGeneration1(atrest.Generation1{}))
+		require.NoError(t, err, "how the node runs is no matter")
+		return b.Part()
+	}()
+	for _, opt := range []atrest.Option{atrest.WithObserver(nil), atrest.WithKEKTimeout(0)} {
+		_, err := atrest.VerifyBackup(t.Context(), bytes.NewReader(file), keks, opt)
+		require.ErrorIs(t, err, atrest.ErrConfig)
+		_, err = atrest.ImportLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: keks}, part, opt)
+		require.ErrorIs(t, err, atrest.ErrConfig)
+	}
+}
+
+// A backup of a later version says that it is one.
+func TestBackupOfALaterVersion(t *testing.T) {
+	keks := set(t, "kms:a")
+	file := localBackup(t, nil, keks)
+	file[3] = 3
+	_, err := atrest.VerifyBackup(t.Context(), bytes.NewReader(file), keks)
+	require.ErrorIs(t, err, atrest.ErrVersion)
+	require.ErrorIs(t, err, atrest.ErrBackup)
+	require.ErrorContains(t, err, "version 3")
+	require.ErrorContains(t, err, atrest.ErrBackup.Error())
+	file[3] = 2
+	file[0] = 1
+	_, err = atrest.VerifyBackup(t.Context(), bytes.NewReader(file), keks)
+	require.NotErrorIs(t, err, atrest.ErrVersion)
+}
+
+// A backup brings keys that were destroyed as what they are.
+func TestBackupWithADestroyedKey(t *testing.T) {
+	disk := crashfs.New()
+	disk.Mkdir(dir)
+	keks := set(t, "kms:a")
+	l, err := atrest.OpenLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: keks}, atrest.WithFS(disk))
+	require.NoError(t, err)
+	defer l.Close()
+	old, _ := l.Node().State().Active(key.Storage)
+	_, err = l.Rotate(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, l.Stop(old.ID))
+	require.NoError(t, l.Destroy(old.ID, 0))
+	require.NoError(t, l.Backup(backup1))
+	var file bytes.Buffer
+	info, err := l.WriteBackup(t.Context(), &file, backup1, func(io.Writer) error { return nil })
+	require.NoError(t, err)
+	require.NotContains(t, info.Keys, old.ID)
+	_, err = atrest.VerifyBackup(t.Context(), &file, keks)
+	require.NoError(t, err)
 }

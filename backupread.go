@@ -41,7 +41,7 @@ type Backup struct {
 // counts as long as the Backup is used.
 //
 // What is not a whole backup, or does not open with these KEKs, is [ErrBackup], here or
-// when the data is read; [kek.ErrWrongKey] where the KEK is not the right one or the
+// when the data is read, with [ErrVersion] beside it where a later version wrote it; [kek.ErrWrongKey] where the KEK is not the right one or the
 // wrap of a key is damaged. An error that matches [ErrRetry] means that a KEK could not
 // be reached.
 func ReadBackup(ctx context.Context, r io.Reader, keks *kek.Set, opts ...Option) (*Backup, error) {
@@ -68,6 +68,9 @@ func scratch(keks *kek.Set, opts []Option) (*Node, error) {
 		opt(&o)
 	}
 	o.first = nil
+	if err := o.check(); err != nil {
+		return nil, err
+	}
 	return newNode(Config{KEK: keks}, o)
 }
 
@@ -105,7 +108,7 @@ func readHead(ctx context.Context, r io.Reader) (id applier.BackupID, index uint
 	case string(b[:version]) != backupMagic[:version]:
 		return id, 0, nil, damaged(errors.Newf("atrest: it begins with % x", b[:len(backupMagic)]))
 	case b[version] != backupMagic[version]:
-		return id, 0, nil, damaged(errors.Newf("atrest: version %d of backups is not known here", b[version]))
+		return id, 0, nil, damaged(errors.Wrapf(ErrVersion, "atrest: version %d of backups", b[version]))
 	}
 	index = binary.BigEndian.Uint64(b[len(backupMagic):])
 	copy(id[:], b[len(backupMagic)+8:])
@@ -120,17 +123,27 @@ func readHead(ctx context.Context, r io.Reader) (id applier.BackupID, index uint
 // readExactly reads n bytes into memory that grows with what is there. The end of the
 // source before that is damage; every other error is the source's, whatever it is.
 func readExactly(ctx context.Context, r io.Reader, n int) ([]byte, error) {
-	const piece = 64 << 10
+	const piece, patience = 64 << 10, 100
 	b := make([]byte, 0, min(n, piece))
-	for len(b) < n {
-		if err := ctx.Err(); err != nil {
-			return nil, errors.Wrap(err, "atrest: read backup")
+	for empty := 0; len(b) < n; {
+		if ctx.Err() != nil {
+			return nil, ended(ctx)
 		}
 		b = slices.Grow(b, min(n-len(b), piece))
-		got, err := r.Read(b[len(b):min(n, cap(b))])
+		room := b[len(b):min(n, cap(b))]
+		got, err := r.Read(room)
+		if got < 0 || got > len(room) {
+			return nil, errors.Newf("atrest: read backup: the source says that it read %d bytes into %d", got, len(room))
+		}
 		b = b[:len(b)+got]
+		if empty++; got > 0 {
+			empty = 0
+		}
 		switch {
-		case len(b) == n || err == nil:
+		case len(b) == n:
+		case err == nil && empty == patience:
+			return nil, errors.Wrap(io.ErrNoProgress, "atrest: read backup")
+		case err == nil:
 		case err == io.EOF: // and not one that wraps it
 			return nil, damaged(errors.Newf("atrest: it ends after %d of the %d bytes of its head or key state", len(b), n))
 		default:
@@ -169,7 +182,7 @@ func (n *Node) take(ctx context.Context, keys []applier.Key) error {
 				return err
 			}
 		case ctx.Err() != nil:
-			return errors.Wrap(context.Cause(ctx), "atrest: read backup")
+			return ended(ctx)
 		case wrongKey(u.err):
 			return damaged(errors.Wrapf(u.err, "atrest: key %s of the backup: no configured KEK opens it", u.key.ID))
 		default:
@@ -177,6 +190,12 @@ func (n *Node) take(ctx context.Context, keys []applier.Key) error {
 		}
 	}
 	return nil
+}
+
+// ended is the error of a context that is done. What it was ended for stands in the text
+// alone: it is no verdict on what is read here.
+func ended(ctx context.Context) error {
+	return errors.Wrapf(ctx.Err(), "atrest: read backup: %v", context.Cause(ctx))
 }
 
 // Info says what the backup is, as far as it was read.

@@ -32,7 +32,11 @@ func (n *Node) built(e applier.Entry) ([]byte, error) {
 	case o.Kind == applier.NoOp:
 		return nil, errors.Wrapf(o.Why, "atrest: %v would change nothing", o.Op)
 	}
-	return n.generation().Append(nil, e)
+	b, err := n.generation().Append(nil, e)
+	if err != nil && n.first() {
+		return nil, errors.CombineErrors(configError("generation 1 has no %v", o.Op), err)
+	}
+	return b, err
 }
 
 // NewBootstrap makes the entry with which encryption begins: a cluster id, the

@@ -121,6 +121,12 @@ func (c Config) check(o options) error {
 		return guard.KEK(c.KEK)
 	case c.Propose == nil:
 		return configError("Propose is nil: give the function that sends an entry through Raft")
+	}
+	return o.check()
+}
+
+func (o options) check() error {
+	switch {
 	case len(o.group) > envelope.MaxGroup:
 		return configError("the group's label has %d bytes, at most %d are possible", len(o.group), envelope.MaxGroup)
 	case o.observer == nil:

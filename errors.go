@@ -19,7 +19,8 @@ var (
 	ErrConfig = errors.New("bad configuration")
 	// ErrOrder says that a call came at the wrong time: an Apply before CatchUp,
 	// a second CatchUp, an Import into a node that has keys. The program is
-	// wrong, not the data.
+	// wrong, not the data; but that a backup has to be registered anew may be due
+	// to a rotation that came first.
 	ErrOrder = errors.New("called at the wrong time")
 	// ErrReservedPrefix refuses a payload that begins like one of this package's
 	// own: if a client could propose it, it could change keys.
@@ -32,6 +33,8 @@ var (
 	ErrSnapshot = errors.New("not an authentic snapshot of key state")
 	// ErrBackup says that the bytes are not a whole backup that the given KEKs open.
 	ErrBackup = errors.New("not a whole and authentic backup, or one for other KEKs")
+	// ErrVersion says that a later version of this library wrote the bytes.
+	ErrVersion = errors.New("of a version that is not known here")
 	// ErrOtherCluster says that a snapshot is of another cluster.
 	ErrOtherCluster = errors.New("snapshot of another cluster")
 )

@@ -60,7 +60,30 @@ func (n *Node) importable(ctx context.Context, snap []byte) (part, map[key.ID]ke
 		return part{}, nil, errors.Wrapf(ErrSnapshot, "atrest: it is of %v; a cluster of that is upgraded, not imported", p.state.Generation())
 	}
 	deks, err := n.verifyUnwrapped(ctx, p)
-	return p, deks, err
+	if err != nil {
+		return part{}, nil, err
+	}
+	return p, deks, n.completed(ctx, p.state, deks)
+}
+
+// completed unwraps what is still missing of a state's keys: without one of them some
+// values would never open.
+func (n *Node) completed(ctx context.Context, s *applier.State, deks map[key.ID]key.DEK) error {
+	for k := range s.Keys() {
+		if _, ok := deks[k.ID]; ok || k.State == key.Destroyed {
+			continue
+		}
+		_, dek, err := n.unwrap(ctx, k.ID, k.Container)
+		switch {
+		case err == nil:
+			deks[k.ID] = dek
+		case wrongKey(err):
+			return marked{errors.Wrapf(err, "atrest: no configured KEK opens key %s", k.ID), ErrSnapshot}
+		default:
+			return retry(errors.Wrapf(err, "atrest: key %s cannot be unwrapped", k.ID))
+		}
+	}
+	return nil
 }
 
 // transplant makes the state of the new cluster and returns all its DEKs.
@@ -72,10 +95,7 @@ func (n *Node) transplant(ctx context.Context, old *applier.State, deks map[key.
 		if k.State == key.Destroyed {
 			continue
 		}
-		dek, ok := deks[k.ID]
-		if !ok {
-			return nil, nil, retry(errors.Newf("atrest: key %s of the backup could not be unwrapped, and without it some of its values do not open", k.ID))
-		}
+		dek := deks[k.ID]
 		w, err := n.wrap(ctx, cluster, k.ID, k.Purpose, dek)
 		if err != nil {
 			return nil, nil, err

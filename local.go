@@ -39,7 +39,9 @@ func OpenLocal(ctx context.Context, cfg LocalConfig, opts ...Option) (*Local, er
 }
 
 // ImportLocal begins the encryption state of an embedded database in an empty
-// directory, with the snapshot of another one whose data is put in place.
+// directory, with the snapshot of another one whose data is put in place. The errors are
+// those of [Node.Import] and [OpenLocal]; a part that is refused leaves the directory
+// empty.
 func ImportLocal(ctx context.Context, cfg LocalConfig, snap []byte, opts ...Option) (*Local, error) {
 	if err := tryImport(ctx, cfg.KEK, snap, opts); err != nil {
 		return nil, err
@@ -193,7 +195,8 @@ func (l *Local) Destroy(id key.ID, live uint64) error {
 func (l *Local) Backup(id applier.BackupID) error { return l.change(l.node.NewBackup(id)) }
 
 // WriteBackup writes a backup that was registered, with what write writes as its data:
-// see [Node.WriteBackup]. Its index is that of the key state.
+// see [Node.WriteBackup]. Its index is that of the key state; the view of the data is
+// taken after [Local.Backup].
 func (l *Local) WriteBackup(ctx context.Context, w io.Writer, id applier.BackupID, write func(w io.Writer) error) (BackupInfo, error) {
 	return l.node.WriteBackup(ctx, w, id, l.node.State().Index(), write)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"math"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -231,8 +232,9 @@ func TestImportDuringAnOutage(t *testing.T) {
 	n := must(s.open(s.fs))
 	defer n.Close()
 	s.fs.FailAt(0, nil, crashfs.None)
-	k.FailNext(1, kek.ErrUnreachable)
+	k.FailNext(math.MaxInt, kek.ErrUnreachable)
 	require.ErrorIs(t, n.Import(s.ctx, snap), atrest.ErrRetry)
+	k.Heal()
 	require.False(t, n.State().Bootstrapped())
 	require.Empty(t, s.fs.Ops())
 	require.NoError(t, n.Import(s.ctx, snap))

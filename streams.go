@@ -25,8 +25,9 @@ func (n *Node) Streams() *Streams { return &Streams{n: n} }
 // Streams returns the way to the keys of streams.
 func (l *Local) Streams() *Streams { return l.node.Streams() }
 
-// NewStreamKey is for [stream.NewWriter]. The error matches [ErrRetry] while the active
-// storage key is not loaded.
+// NewStreamKey is for [stream.NewWriter]. While the active storage key is not loaded it is
+// the key before, as for values; the error matches [ErrRetry] while none may be used,
+// [ErrOrder] before there are keys, [ErrConfig] in generation 1, [ErrClosed] after Close.
 func (s *Streams) NewStreamKey() (id key.ID, salt [keystore.StreamSalt]byte, k key.DEK, err error) {
 	switch n := s.n; {
 	case n.closed():
@@ -43,8 +44,9 @@ func (s *Streams) NewStreamKey() (id key.ID, salt [keystore.StreamSalt]byte, k k
 	return id, salt, k, err
 }
 
-// StreamKey is for readers. The error matches [ErrRetry] while the key that the stream
-// names is not loaded.
+// StreamKey is for readers, after Close too. The error matches [ErrRetry] while the key
+// that the stream names is not loaded, [keystore.ErrDestroyed], [keystore.ErrPurpose] for
+// a Raft key, or [keystore.ErrUnknownKey].
 func (s *Streams) StreamKey(id key.ID, salt [keystore.StreamSalt]byte) (key.DEK, error) {
 	k, err := s.n.keys.StreamKey(id, salt)
 	if errors.Is(err, keystore.ErrUnknownKey) {
