@@ -97,3 +97,25 @@ func TestSaltsDiffer(t *testing.T) {
 	}
 	require.Len(t, seen, 1000)
 }
+
+// drawing are keys that ask for random nonces.
+type drawing struct{ *keystore.Store }
+
+func (drawing) RandomNonces() bool { return true }
+
+// Keys that ask for random nonces get them without an option.
+func TestKeysAskForRandomNonces(t *testing.T) {
+	store := newStore(t)
+	differ := func(keys stream.Keys) bool {
+		sealed := seal(t, keys, place, text(seg), stream.WithSegmentSize(seg))
+		got, err := open(t, store, place, sealed)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(text(seg), got))
+		first, second := sealed[headSize(place):], sealed[headSize(place)+full:]
+		return !bytes.Equal(first[:8], second[:8])
+	}
+	require.True(t, differ(drawing{store}))
+	if !strictFIPS() {
+		require.False(t, differ(store), "these are counted")
+	}
+}

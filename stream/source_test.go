@@ -178,6 +178,36 @@ func TestSourceErrorThatWrapsEOFIsNotTakenForDamage(t *testing.T) {
 	check(t, err)
 }
 
+// dribbling reads nothing 99 times before each byte and before the end.
+type dribbling struct {
+	r     io.Reader
+	calls int
+}
+
+func (d *dribbling) Read(b []byte) (int, error) {
+	if d.calls++; d.calls%100 != 0 {
+		return 0, nil
+	}
+	return d.r.Read(b[:1])
+}
+
+// A source without progress is one that reads nothing 100 times in a row, not in all.
+func TestSourceThatDribbles(t *testing.T) {
+	keys := newStore(t)
+	plaintext := text(10)
+	var out bytes.Buffer
+	w, err := stream.NewWriter(t.Context(), &out, keys, place)
+	require.NoError(t, err)
+	_, err = w.ReadFrom(&dribbling{r: bytes.NewReader(plaintext)})
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	r, err := stream.NewReader(t.Context(), &dribbling{r: &out}, keys, place)
+	require.NoError(t, err)
+	got, err := io.ReadAll(r)
+	require.NoError(t, err)
+	require.Equal(t, plaintext, got)
+}
+
 // A body that broke off is the source's error; a stream that ends too early is not
 // whole. Neither is the other.
 func TestBrokenSourceIsNotACutStream(t *testing.T) {
