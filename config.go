@@ -74,7 +74,7 @@ func WithLimits(l keystore.Limits) Option { return func(o *options) { o.limits =
 
 // WithExtendedOnly makes the node seal with suite 0x03 alone, whose nonces need
 // no registration: 12 bytes more for each value, and somewhat slower for small
-// ones.
+// ones. Streams under the node's keys draw their nonces then.
 func WithExtendedOnly() Option { return func(o *options) { o.extended = true } }
 
 // WithSealing sets how values are sealed: [envelope.WithCompression] for values that

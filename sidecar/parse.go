@@ -239,7 +239,7 @@ func checkVersion(data []byte) error {
 	if err == nil && got != version && (len(digits) == 1 || digits[0] != '0') {
 		hint := ""
 		if got == 1 || got == 2 {
-			hint = ", a file of the reference system: keep it with atrest.WithGeneration1, or convert it with atrest.Upgrade"
+			hint = ", a file of the reference system: atrest.WithGeneration1 takes it over, and atrest.Upgrade goes on from there"
 		}
 		return fmt.Errorf("%w: got %d, want %d%s", ErrVersion, got, version, hint)
 	}
