@@ -63,7 +63,7 @@ type counted struct {
 func (c counted) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.b.Add(n)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF { // an error around io.EOF is not the end
 		err = readError{err}
 	}
 	return n, err

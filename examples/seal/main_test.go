@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -250,15 +251,19 @@ func TestFailures(t *testing.T) {
 	s := newSite(t)
 	path := s.sealed(t, "data")
 	failed := errors.New("failed")
-	broken := func() io.Reader {
-		return io.MultiReader(strings.NewReader(strings.Repeat("x", 100_000)), iotest.ErrReader(failed))
-	}
-	sealOf(t.Context(), broken(), s.args("-out", s.path("out"))...).requireSentence(t, exitFailed, "standard input cannot be read to its end: ")
 	sealed, err := os.ReadFile(path)
 	require.NoError(t, err)
-	for _, n := range []int{0, 50, len(sealed) - 1} {
-		r := io.MultiReader(bytes.NewReader(sealed[:n]), iotest.ErrReader(failed))
-		sealOf(t.Context(), r, s.args("-open", "-out", s.path("out"))...).requireSentence(t, exitFailed, "standard input cannot be read to its end: ")
+	// An error around io.EOF is not the end, and one around context.Canceled no interrupt.
+	for _, broken := range []error{failed, fmt.Errorf("connection lost: %w", io.EOF), fmt.Errorf("request: %w", context.Canceled)} {
+		blamed := func(in string, args ...string) {
+			r := sealOf(t.Context(), io.MultiReader(strings.NewReader(in), iotest.ErrReader(broken)), s.args(args...)...)
+			r.requireSentence(t, exitFailed, "standard input cannot be read to its end: ")
+			r.requireSentence(t, exitFailed, broken.Error())
+		}
+		blamed(strings.Repeat("x", 100_000), "-out", s.path("out"))
+		for _, n := range []int{0, 50, len(sealed) - 1} {
+			blamed(string(sealed[:n]), "-open", "-out", s.path("out"))
+		}
 	}
 	for _, args := range [][]string{s.args("-in", s.kek), s.args("-open", "-in", path)} {
 		var stderr bytes.Buffer
