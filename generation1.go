@@ -337,12 +337,13 @@ func (n *Node) undoTakeOver(applied uint64) error {
 	return err
 }
 
-// exhausted refuses what generation 1 has no safe nonces for.
-func (n *Node) exhausted(claims []claim) error {
+// exhausted refuses to begin with a state that generation 1 has no safe nonces for. That
+// a running node comes to one is no refusal: it seals nothing until the next rotation.
+func (n *Node) exhausted(s *applier.State) error {
 	if !n.first() {
 		return nil
 	}
-	for _, c := range claims {
+	for _, c := range n.claims(s) {
 		if c.epoch == 0 {
 			return guard.EpochExhausted(c.id, math.MaxUint16)
 		}

@@ -470,6 +470,35 @@ func TestGeneration1SnapshotThatTakesTheLastEpoch(t *testing.T) {
 	require.ErrorIs(t, n.Restore(t.Context(), part), guard.ErrEpochExhausted)
 }
 
+// A rotation whose key this node has no epoch for, because another load of it has taken
+// them all, halts nothing: no value is sealed under it here until the next one.
+func TestGeneration1RotationWithoutAnEpoch(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.start(h.mode())
+	require.NoError(t, h.node.Admit(t.Context()))
+	const id = key.ID(4242)
+	wrap, err := h.keks.WrapGeneration1(t.Context(), id, key.NewDEK())
+	require.NoError(t, err)
+	entry, err := applier.Generation1.Append(nil, applier.Rotation{
+		Key: applier.WrappedKey{ID: id, Wrap: wrap}, Purpose: key.Storage,
+		Proposer: applier.WriterRow{Key: id, Node: nodeid.Derive("n1"), Epoch: 0xffff},
+	})
+	require.NoError(t, err)
+	require.NoError(t, h.node.Prepare(t.Context(), entry))
+	require.NoError(t, h.propose(t.Context(), entry))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, _, err = h.node.Storage().SealContext(ended, nil, []byte("v"), nil)
+	require.ErrorIs(t, err, atrest.ErrRetry)
+	require.False(t, h.node.Status().Serving)
+	entry, err = h.node.NewRotation(t.Context(), key.Storage)
+	require.NoError(t, err)
+	require.NoError(t, h.propose(t.Context(), entry))
+	require.NoError(t, h.node.Admit(t.Context()))
+	_, _, err = h.node.Storage().Seal(nil, []byte("v"), nil)
+	require.NoError(t, err)
+}
+
 // both tells two.
 type both [2]atrest.Observer
 

@@ -171,6 +171,9 @@ func (n *Node) checkRows(s *applier.State, epoch func(key.ID) uint16) error {
 // adopt takes the state that the file holds into use. n.mu is held.
 func (n *Node) adopt(s *applier.State, deks map[key.ID]key.DEK) error {
 	n.publish(s)
+	if err := n.exhausted(s); err != nil {
+		return err
+	}
 	used := n.reserved(s)
 	if err := n.write(s, n.ownRows(s)); err != nil {
 		return err

@@ -227,6 +227,9 @@ func (n *Node) has(id key.ID) bool {
 
 // replace takes another state of this cluster into use. n.mu is held.
 func (n *Node) replace(s *applier.State, deks map[key.ID]key.DEK) error {
+	if err := n.exhausted(s); err != nil {
+		return err
+	}
 	used := n.reserved(s)
 	if err := n.write(s, n.ownRows(s)); err != nil {
 		return err
