@@ -109,7 +109,6 @@ func (j *job) opening(ctx context.Context, in *input, keks *kek.Set) error {
 // told says in one sentence what is wrong, and who has to do something about it.
 func (j *job) told(in *input, err error) error {
 	_, reading := errors.AsType[readError](err)
-	_, container := errors.AsType[*kek.UnwrapError](err)
 	switch {
 	case err == nil, errors.As(err, new(refusal)):
 		return err
@@ -123,8 +122,6 @@ func (j *job) told(in *input, err error) error {
 		return refuse("%s was not sealed by this program, or its beginning is damaged", in.name)
 	case errors.Is(err, kek.ErrWrongKey):
 		return refuse("%s does not open with -kek %s: it was sealed under another KEK, or its beginning is damaged", in.name, j.kek)
-	case container:
-		return fmt.Errorf("-kek %s cannot be asked: %w", j.kek, err)
 	case errors.Is(err, stream.ErrIntegrity), errors.Is(err, keystore.ErrUnknownKey), errors.Is(err, keystore.ErrPurpose), errors.Is(err, key.ErrContainer):
 		return refuse("%s is damaged or incomplete, so %s", in.name, j.left())
 	}

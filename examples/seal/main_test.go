@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -273,6 +274,35 @@ func TestFailures(t *testing.T) {
 	require.Equal(t, []string{"sealed"}, s.names(t))
 }
 
+// What an interrupt cut short is not told, whatever it is.
+func TestInterruptedIsAllThatIsTold(t *testing.T) {
+	s := newSite(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	sealOf(ctx, nil, "-kek", s.path("none")).requireSentence(t, exitInterrupted, "interrupted")
+}
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(b []byte) (int, error) { return f(b) }
+
+// Nothing is taken from a pipe for an output that cannot be.
+func TestInputIsNotReadInVain(t *testing.T) {
+	s := newSite(t)
+	outs := map[string]string{s.kek: "exists, and is not replaced"}
+	if runtime.GOOS != "windows" {
+		outs[s.kek+"/out"] = "cannot be made: not a directory"
+	}
+	for out, want := range outs {
+		for _, args := range [][]string{s.args("-out", out), s.args("-open", "-out", out)} {
+			var reads atomic.Int64
+			in := readFunc(func([]byte) (int, error) { reads.Add(1); return 0, io.EOF })
+			sealOf(t.Context(), in, args...).requireSentence(t, exitRefused, want)
+			require.Zero(t, reads.Load())
+		}
+	}
+}
+
 type brokenWriter struct{ err error }
 
 func (b brokenWriter) Write([]byte) (int, error) { return 0, b.err }
@@ -362,6 +392,46 @@ func TestInterruptedAtOutput(t *testing.T) {
 	}
 }
 
+type writeFunc func([]byte) (int, error)
+
+func (f writeFunc) Write(b []byte) (int, error) { return f(b) }
+
+// A call that was given up no longer has to do with the buffer, which the caller may use
+// for something else.
+func TestGivenUpCallLeavesTheBuffer(t *testing.T) {
+	begun, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	got := make([]byte, 4) // by the call below
+	late := func(do func()) (int, error) {
+		begun <- struct{}{}
+		<-goOn
+		do()
+		ended <- struct{}{}
+		return 4, nil
+	}
+	for name, call := range map[string]func(p pipe, b []byte) (int, error){"Read": pipe.Read, "Write": pipe.Write} {
+		ctx, cancel := context.WithCancel(t.Context())
+		p := pipe{
+			ctx: ctx,
+			r:   readFunc(func(b []byte) (int, error) { return late(func() { copy(b, "late") }) }),
+			w:   writeFunc(func(b []byte) (int, error) { return late(func() { copy(got, b) }) }),
+		}
+		b := []byte("mine")
+		go func() {
+			<-begun
+			cancel()
+		}()
+		_, err := call(p, b)
+		require.ErrorIs(t, err, context.Canceled, name)
+		copy(b, "else")
+		goOn <- struct{}{}
+		<-ended
+		require.Equal(t, "else", string(b), name)
+		if name == "Write" {
+			require.Equal(t, "mine", string(got))
+		}
+	}
+}
+
 func TestHelp(t *testing.T) {
 	r := sealOf(t.Context(), nil, "-h")
 	r.requireOK(t)
@@ -418,7 +488,8 @@ func TestKilled(t *testing.T) {
 	sealed.requireOK(t)
 	out := s.path("out")
 	for in, args := range map[string][]string{"data": s.args("-out", out), sealed.stdout: s.args("-open", "-out", out)} {
-		cmd := begin(t, s, nil, in, args...)
+		cmd := process(t, nil, args...)
+		begin(t, s, cmd, in)
 		require.NoError(t, cmd.Process.Kill())
 		require.Error(t, cmd.Wait())
 		left := s.names(t)
@@ -433,12 +504,9 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// begin starts the program in a process of its own, which has begun its file and waits for
-// more.
-func begin(t *testing.T, s site, stderr io.Writer, in string, args ...string) *exec.Cmd {
+// begin starts the program, which has begun its file and waits for more.
+func begin(t *testing.T, s site, cmd *exec.Cmd, in string) (feed io.WriteCloser) {
 	t.Helper()
-	cmd := process(t, nil, args...)
-	cmd.Stderr = stderr
 	feed, err := cmd.StdinPipe()
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = feed.Close() })
@@ -446,5 +514,5 @@ func begin(t *testing.T, s site, stderr io.Writer, in string, args ...string) *e
 	_, err = io.WriteString(feed, in)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return len(s.names(t)) > 0 }, time.Minute, time.Millisecond, "it has not begun")
-	return cmd
+	return feed
 }

@@ -5,8 +5,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -28,12 +32,47 @@ func TestSignals(t *testing.T) {
 			continue
 		}
 		var stderr bytes.Buffer
-		cmd := begin(t, s, &stderr, strings.Repeat("x", 100_000), s.args("-out", s.path("out"))...)
+		cmd := process(t, nil, s.args("-out", s.path("out"))...)
+		cmd.Stderr = &stderr
+		begin(t, s, cmd, strings.Repeat("x", 100_000))
 		require.NoError(t, cmd.Process.Signal(sig))
 		require.Error(t, cmd.Wait())
 		result{cmd.ProcessState.ExitCode(), "", stderr.String()}.requireSentence(t, exitInterrupted, "interrupted")
 		require.Empty(t, s.names(t))
 	}
+}
+
+// Under nohup the program outlives its terminal.
+func TestIgnoredHangup(t *testing.T) {
+	s := newSite(t)
+	sh, err := exec.LookPath("sh")
+	require.NoError(t, err)
+	cmd := process(t, nil, s.args("-out", s.path("out"))...)
+	cmd.Path, cmd.Args = sh, append([]string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	feed := begin(t, s, cmd, "data")
+	require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
+	more := strings.Repeat("x", 1<<20)
+	for range 16 { // gives it time to end, if it would
+		_, err = io.WriteString(feed, more)
+		require.NoError(t, err, "it has ended")
+	}
+	require.NoError(t, feed.Close())
+	require.NoError(t, cmd.Wait(), "%s", &stderr)
+	require.Equal(t, []string{"out"}, s.names(t))
+}
+
+// A file whose directory cannot be synced is there, but that may not last.
+func TestUnsyncedDirectory(t *testing.T) {
+	s := newSite(t)
+	moved := s.dir + ".moved"
+	link = func(from, to string) error { return errors.Join(os.Link(from, to), os.Rename(s.dir, moved)) }
+	t.Cleanup(func() { link = os.Link })
+	r := sealOf(t.Context(), strings.NewReader("data"), s.args("-out", s.path("out"))...)
+	r.requireSentence(t, exitFailed, "it is complete, but may not outlast a power loss: no such file")
+	require.FileExists(t, filepath.Join(moved, "out"))
+	require.NoError(t, os.RemoveAll(moved))
 }
 
 // A second signal ends the program even while it cannot say that it was interrupted.
@@ -53,7 +92,9 @@ func TestSecondSignal(t *testing.T) {
 	}
 	require.ErrorIs(t, err, syscall.EAGAIN)
 
-	cmd := begin(t, s, full, "data", s.args("-out", s.path("out"))...)
+	cmd := process(t, nil, s.args("-out", s.path("out"))...)
+	cmd.Stderr = full
+	begin(t, s, cmd, "data")
 	require.NoError(t, cmd.Process.Signal(os.Interrupt))
 	require.Eventually(t, func() bool { return len(s.names(t)) == 0 }, time.Minute, time.Millisecond, "it has not seen the first")
 	ended := make(chan error)
