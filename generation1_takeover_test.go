@@ -279,7 +279,7 @@ func TestGeneration1RefusesTheSnapshotOfAnotherCluster(t *testing.T) {
 		delete(f.Keys, foundOldStorage)
 		f.Applied += 1000
 	})
-	b.index += 1000
+	b.skip(1000)
 	b.at = b.index
 	b.start(b.mode())
 	part, err := b.node.Snapshot()
@@ -403,7 +403,7 @@ func TestUpgradeRefusesWhatIsNotOfThisCluster(t *testing.T) {
 	h.start(h.mode())
 	entry, err := h.node.NewRotation(t.Context(), key.Storage)
 	require.NoError(t, err)
-	h.index += 100
+	h.skip(100)
 	require.NoError(t, h.propose(t.Context(), entry))
 	first, err := h.node.Snapshot()
 	require.NoError(t, err)
@@ -521,7 +521,7 @@ func TestPartsOfGeneration1AfterAnUpgrade(t *testing.T) {
 
 	_, err = h.upgrade(atrest.UpgradeConfig{})
 	require.NoError(t, err)
-	h.index += 100
+	h.skip(100)
 	n, err := h.open()
 	require.NoError(t, err)
 	defer n.Close()
@@ -544,7 +544,7 @@ func TestMembersWithFilesOfBothVersions(t *testing.T) {
 	require.NoError(t, a.node.Restore(t.Context(), must(b.node.Snapshot())))
 	entry, err := b.node.NewRotation(t.Context(), key.Storage)
 	require.NoError(t, err)
-	b.index += 10
+	b.skip(10)
 	require.NoError(t, b.propose(t.Context(), entry))
 	part := must(b.node.Snapshot())
 	require.NoError(t, a.node.Restore(t.Context(), part))
