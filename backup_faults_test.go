@@ -457,3 +457,28 @@ func TestBackupWithADestroyedKey(t *testing.T) {
 	_, err = atrest.VerifyBackup(t.Context(), &file, keks)
 	require.NoError(t, err)
 }
+
+// Of several imports at once one begins the cluster.
+func TestImportsAtOnce(t *testing.T) {
+	keks := set(t, "kms:a")
+	b, err := atrest.ReadBackup(t.Context(), bytes.NewReader(localBackup(t, nil, keks)), keks)
+	require.NoError(t, err)
+	disk := crashfs.New()
+	disk.Mkdir(dir)
+	n, err := atrest.Open(t.Context(), atrest.Config{Dir: dir, Name: "n", KEK: keks, Propose: noPropose}, atrest.WithFS(disk))
+	require.NoError(t, err)
+	defer n.Close()
+	results := make(chan error)
+	for range 8 {
+		go func() { results <- n.Import(t.Context(), b.Part()) }()
+	}
+	began := 0
+	for range 8 {
+		if err := <-results; err == nil {
+			began++
+		} else {
+			require.ErrorIs(t, err, atrest.ErrOrder)
+		}
+	}
+	require.Equal(t, 1, began)
+}

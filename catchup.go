@@ -46,7 +46,10 @@ const scanned = 1024
 func (n *Node) CatchUp(ctx context.Context, v View) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.phase != opened {
+	switch {
+	case n.closed():
+		return ErrClosed
+	case n.phase != opened:
 		return errors.Wrap(ErrOrder, "atrest: a second CatchUp")
 	}
 	if err := n.endTakeOver(v.Applied); err != nil {

@@ -31,7 +31,8 @@ type Generation1 struct {
 	// it is missing.
 	TakeOver bool
 	// Applied is the host's durable applied index, for a start that takes over: that of
-	// keys.json or above it, and the one that [View] has.
+	// keys.json or above it, and the one that [View] has. Where the store is in memory,
+	// and View has 0, it is that of the last entry that the reference system applied.
 	Applied uint64
 	// Registry has the rows of the writer registry in the host's store, for a start
 	// that takes over. [WithMirror] keeps them there.
@@ -83,8 +84,7 @@ func (n *Node) sealed(index uint64, data []byte) bool {
 // neverSealed is true of an empty payload in generation 1.
 func (n *Node) neverSealed(data []byte) bool { return n.first() && len(data) == 0 }
 
-// openFirst opens keys.meta.json, or makes it from what the reference system left. It
-// writes nothing before all that can refuse such a start has been looked at.
+// openFirst opens keys.meta.json, or takes over what the reference system left, or begins.
 func (n *Node) openFirst(ctx context.Context, dir string) error {
 	n.view = filepath.Join(dir, generation1.FileName)
 	if err := n.lockView(); err != nil {
@@ -94,28 +94,36 @@ func (n *Node) openFirst(ctx context.Context, dir string) error {
 	timed, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
 	defer cancel()
 	file, err := sidecar.Open(timed, dir, uint64(n.id), n.keks, opts...)
-	if err == nil && n.opts.first.TakeOver && string(file.State()) == "null" && file.Through() == 0 {
-		// An earlier start found nothing.
-		if err = file.Close(); err == nil {
-			err = fs.ErrNotExist
+	missing := errors.Is(err, fs.ErrNotExist)
+	var found *generation1.File
+	if missing || err == nil && n.opts.first.TakeOver && string(file.State()) == "null" && file.Through() == 0 {
+		var refusal error
+		if found, refusal = n.found(); refusal != nil {
+			return errors.CombineErrors(refusal, closeIf(file))
 		}
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		n.fresh = true
-		var refusal error
-		file, err = sidecar.Replace(timed, dir, uint64(n.id), n.keks, func(tx *sidecar.Tx) error {
-			refusal = n.takeOver(ctx, dir, tx)
-			return refusal
-		}, opts...)
-		if refusal != nil {
-			return refusal
+	switch {
+	case found != nil:
+		if err := closeIf(file); err != nil {
+			return err
 		}
+		return n.takeOver(ctx, dir, found, opts)
+	case missing:
+		n.fresh = true
+		file, err = sidecar.Create(timed, dir, uint64(n.id), n.keks, opts...)
 	}
 	if err != nil {
 		return n.refused(guard.Sidecar(err), dir)
 	}
 	n.file = file
 	return nil
+}
+
+func closeIf(f *sidecar.File) error {
+	if f == nil {
+		return nil
+	}
+	return f.Close()
 }
 
 // lockView keeps a process in generation 2 out, whose file keys.json would be.
@@ -143,15 +151,12 @@ func (n *Node) unlockView() error {
 
 // readView reads keys.json; nil if there is none.
 func (n *Node) readView() (*generation1.File, error) {
-	b, info, err := durable.ReadFile(n.opts.fsys, n.view, generation1.MaxSize)
+	b, _, err := durable.ReadFile(n.opts.fsys, n.view, generation1.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // There is none.
 	}
 	if err != nil {
 		return nil, guard.View(errors.Wrap(err, "atrest: the keys of generation 1"))
-	}
-	if mode := info.Mode().Perm(); n.opts.first.TakeOver && mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return nil, guard.Sidecar(errors.Wrapf(sidecar.ErrInsecureMode, "atrest: %s: got %04o, want 0600", n.view, mode))
 	}
 	f, err := generation1.Parse(b)
 	return f, guard.View(errors.Wrapf(err, "atrest: %s", n.view))
@@ -191,21 +196,36 @@ func (n *Node) settleGenerations(dir string, s *applier.State) error {
 	if _, err := n.opts.fsys.Lstat(meta); err != nil || !s.Bootstrapped() {
 		return nil //nolint:nilerr // It is not there, or an upgrade has not come so far.
 	}
-	return n.retire(dir, meta)
+	// If that fails the next start tries again: nobody needs the file.
+	_ = n.retire(dir, meta)
+	return nil
 }
 
-// takeOver makes keys.meta.json of what keys.json and the host's store say.
-func (n *Node) takeOver(ctx context.Context, dir string, tx *sidecar.Tx) error {
+// found is the keys.json that is to be taken over, nil if there is none with keys.
+func (n *Node) found() (*generation1.File, error) {
 	f, err := n.readView()
 	if err != nil || f == nil || len(f.Keys) == 0 {
-		return err
+		return nil, err
 	}
 	if !n.opts.first.TakeOver {
-		return guard.NotTakenOver(n.view)
+		return nil, guard.NotTakenOver(n.view)
+	}
+	info, err := n.opts.fsys.Lstat(n.view)
+	if err != nil {
+		return nil, errors.Wrapf(err, "atrest: %s", n.view)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return nil, guard.Sidecar(errors.Wrapf(sidecar.ErrInsecureMode, "atrest: %s: got %04o, want 0600", n.view, mode))
 	}
 	if applied := n.opts.first.Applied; applied < f.Applied {
-		return configError("%s is as of entry %d, and Generation1.Applied is %d: let the reference system apply the log first", n.view, f.Applied, applied)
+		return nil, configError("%s is as of entry %d, and Generation1.Applied is %d: let the reference system apply the log first", n.view, f.Applied, applied)
 	}
+	return f, nil
+}
+
+// takeOver makes keys.meta.json of what keys.json and the host's store say, once all has
+// been looked at that refuses a start. CatchUp writes it.
+func (n *Node) takeOver(ctx context.Context, dir string, f *generation1.File, opts []sidecar.Option) error {
 	s, err := n.foundState(f)
 	if err != nil {
 		return err
@@ -216,15 +236,23 @@ func (n *Node) takeOver(ctx context.Context, dir string, tx *sidecar.Tx) error {
 	if err := guard.Filesystem(n.opts.fsys, dir); err != nil {
 		return err
 	}
-	n.tookOver = true
-	for id, k := range f.Keys {
-		if k.Epoch > 0 {
-			if err := tx.SetEpoch(id, k.Epoch); err != nil {
-				return err
+	timed, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
+	defer cancel()
+	n.fresh, n.tookOver = true, true
+	n.file, err = sidecar.Draft(timed, dir, uint64(n.id), n.keks, func(tx *sidecar.Tx) error {
+		for id, k := range f.Keys {
+			if k.Epoch > 0 {
+				if err := tx.SetEpoch(id, k.Epoch); err != nil {
+					return err
+				}
 			}
 		}
+		return tx.SetState(s.AppendJSON(nil))
+	}, opts...)
+	if err != nil {
+		return n.refused(guard.Sidecar(err), dir)
 	}
-	return tx.SetState(s.AppendJSON(nil))
+	return nil
 }
 
 // foundState is the state that a keys.json of the reference system stands for.
@@ -300,13 +328,18 @@ func (n *Node) writeView(s *applier.State) error {
 	return errors.Wrapf(durable.WriteFile(n.opts.fsys, n.view, b), "atrest: %s, the view of %s", n.view, n.file.Path())
 }
 
-// endTakeOver makes a take-over final, where there was one in this start. n.mu is held.
+// endTakeOver makes a take-over durable, where there is one in this start, unless the
+// host is at another index: the state would be that of entries that it has not applied,
+// or lack some. n.mu is held.
 func (n *Node) endTakeOver(applied uint64) error {
 	if !n.tookOver {
 		return nil
 	}
-	if applied != n.opts.first.Applied {
-		return n.undoTakeOver(applied)
+	if want := n.opts.first.Applied; applied != want && applied != 0 {
+		return configError("Generation1.Applied is %d, and View.Applied %d: the state of a take-over is that of the host's applied index; nothing was taken over", want, applied)
+	}
+	if err := n.file.Publish(); err != nil {
+		return err
 	}
 	n.tookOver = false
 	if err := n.writeView(n.State()); err != nil {
@@ -320,21 +353,6 @@ func (n *Node) endTakeOver(applied uint64) error {
 		}
 	}
 	return nil
-}
-
-// undoTakeOver refuses a take-over at another index than the host's, and takes it back:
-// nothing was sealed or proposed yet, and the next start takes over again. n.mu is held.
-func (n *Node) undoTakeOver(applied uint64) error {
-	err := configError("Generation1.Applied is %d, and View.Applied %d: the state of a take-over is that of the host's durable applied index; nothing was taken over", n.opts.first.Applied, applied)
-	dir := filepath.Dir(n.view)
-	undone := n.opts.fsys.Remove(n.file.Path())
-	if undone == nil {
-		undone = n.opts.fsys.SyncDir(dir)
-	}
-	if undone != nil {
-		return errors.Wrapf(errors.CombineErrors(err, undone), "atrest: move %s away", n.file.Path())
-	}
-	return err
 }
 
 // exhausted refuses to begin with a state that generation 1 has no safe nonces for. That

@@ -36,8 +36,11 @@ func (c *firstCrash) note() {
 	if c.node == nil {
 		return
 	}
-	for _, k := range c.node.Status().Keys {
-		c.epochs[k.ID] = max(c.epochs[k.ID], k.Epoch)
+	st := c.node.Status()
+	for _, k := range st.Keys {
+		if st.Phase != "opened" || k.Suite != 0 { // else it is of a take-over that is a draft
+			c.epochs[k.ID] = max(c.epochs[k.ID], k.Epoch)
+		}
 		if k.Suite != 0 {
 			c.sealed[k.ID] = max(c.sealed[k.ID], k.Epoch)
 		}
@@ -308,6 +311,7 @@ func TestUpgradeWhoseLastStepFailed(t *testing.T) {
 		}
 	}
 	h.fs = h.fs.Restart()
+	half := h.on(h.fs.Restart())
 	h.fs.FailAt(at, nil, crashfs.NotDone)
 	_, err = h.upgrade(atrest.UpgradeConfig{})
 	require.ErrorContains(t, err, "the upgrade is done")
@@ -337,6 +341,14 @@ func TestUpgradeWhoseLastStepFailed(t *testing.T) {
 	require.Equal(t, dry.Cluster, u.Cluster)
 	_, err = resumed.fs.Lstat(meta)
 	require.Error(t, err)
+
+	// A start does not need it.
+	_, err = half.upgrade(atrest.UpgradeConfig{})
+	require.NoError(t, err)
+	require.NoError(t, half.fs.Rename(meta+".generation1", meta))
+	half.fs.Mkdir(meta + ".generation1") // in the way
+	half.start()
+	require.NoError(t, half.node.Close())
 
 	// Or generation 2 does it, and goes on.
 	h.start()

@@ -151,14 +151,19 @@ func TestTakeOverAtAnotherIndexIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, atrest.ErrConfig)
 	h.untouched(before)
 
+	view := atrest.View{Applied: foundIndex, First: foundIndex + 1, HadKeys: true}
 	for _, at := range []uint64{foundIndex + 50, math.MaxUint64} {
 		h.at = at
 		n, err := h.open(h.mode())
 		require.NoError(t, err)
-		err = n.CatchUp(t.Context(), atrest.View{Applied: foundIndex, First: foundIndex + 1, HadKeys: true})
+		require.ErrorIs(t, n.Restore(t.Context(), must(n.Snapshot())), atrest.ErrOrder)
+		err = n.CatchUp(t.Context(), view)
 		require.ErrorIs(t, err, atrest.ErrConfig)
 		require.ErrorContains(t, err, "nothing was taken over")
 		require.NoError(t, n.Close())
+		h.untouched(before)
+		require.ErrorIs(t, n.CatchUp(t.Context(), view), atrest.ErrClosed)
+		h.untouched(before)
 	}
 	h.at = foundIndex
 	h.start(h.mode())
@@ -607,6 +612,32 @@ func TestTakeOverLooksAtTheFileItself(t *testing.T) {
 	c := atrest.Config{Dir: d, Name: "n1", KEK: h.keks, Propose: h.propose}
 	_, err = atrest.Open(t.Context(), c, h.mode())
 	require.ErrorIs(t, err, guard.ErrTampered)
+}
+
+// A host whose store is in memory has no applied index when it catches up.
+func TestTakeOverOfAHostInMemory(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.at = h.view().Applied
+	n, err := h.open(h.mode())
+	require.NoError(t, err)
+	require.NoError(t, n.CatchUp(t.Context(), atrest.View{First: 1, HadKeys: true}))
+	require.Equal(t, h.at, n.State().Index())
+	require.NoError(t, n.Close())
+}
+
+// Nor does a word too many make a keys.json that is ahead the worse one.
+func TestViewThatIsAheadAndReadableByOthers(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	h.start(h.mode())
+	require.NoError(t, h.node.Close())
+	ahead := h.edit(epochOf(foundStorage, 500))
+	require.NoError(t, h.fs.Remove(keysJSON))
+	f := must(h.fs.OpenFile(keysJSON, os.O_WRONLY|os.O_CREATE, 0o644))
+	must(f.Write(ahead))
+	require.NoError(t, f.Close())
+	_, err := h.open(h.mode())
+	require.ErrorIs(t, err, guard.ErrTampered)
+	require.Equal(t, ahead, read(h.fs))
 }
 
 // A start that caught up without keys is not one that found nothing: the host went on.

@@ -131,6 +131,9 @@ func (h *firstHost) open(opts ...atrest.Option) (*atrest.Node, error) {
 
 func (h *firstHost) upgrade(cfg atrest.UpgradeConfig) (*atrest.Upgraded, error) {
 	cfg.Dir, cfg.Name, cfg.KEK = dir, "n1", h.keks
+	if cfg.Applied == 0 {
+		cfg.Applied = h.last()
+	}
 	return atrest.Upgrade(h.t.Context(), cfg, atrest.WithFS(h.fs))
 }
 

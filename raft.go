@@ -74,16 +74,13 @@ func (r *Raft) Seal(dst, payload []byte) ([]byte, error) {
 // capacity of dst.
 func (r *Raft) Open(dst []byte, index uint64, data []byte) ([]byte, error) {
 	n := r.n
-	if !n.sealed(index, data) {
-		if n.aboveCutover(index) && !n.neverSealed(data) {
-			return nil, n.unframed(index, data)
-		}
+	if !n.sealed(index, data) && (!n.aboveCutover(index) || n.neverSealed(data)) {
 		return append(dst, data...), nil
 	}
-	out, err := n.openFrame(dst, index, data)
+	out, err := n.openAt(dst, index, data)
 	for n.awaited(err) {
 		ch := n.change()
-		if out, err = n.openFrame(dst, index, data); n.awaited(err) {
+		if out, err = n.openAt(dst, index, data); n.awaited(err) {
 			if err := n.wait(context.Background(), ch); err != nil {
 				return nil, err
 			}
@@ -92,14 +89,41 @@ func (r *Raft) Open(dst []byte, index uint64, data []byte) ([]byte, error) {
 	return out, err
 }
 
-// unframed says what is wrong with a payload above the cutover that has no frame. One
-// that was sealed in generation 1, which no client can make, was accepted by members
-// that applied it before their upgrade, so it is not rejected alike by all.
-func (n *Node) unframed(index uint64, data []byte) error {
-	if _, err := n.keys.RaftGeneration1().Open(nil, data); err == nil && !n.first() {
-		return errors.Newf("atrest: entry %d is of generation 1: this member had not applied the whole log when it was upgraded; let it join again with an empty directory", index)
+// openAt opens a payload that is sealed, or should be.
+func (n *Node) openAt(dst []byte, index uint64, data []byte) ([]byte, error) {
+	if n.sealed(index, data) {
+		return n.openFrame(dst, index, data)
 	}
-	return errors.Wrapf(ErrRejected, "atrest: entry %d is in clear above the Raft cutover", index)
+	return nil, n.unframed(index, data)
+}
+
+// unframed says what is wrong with a payload above the cutover that has no frame. All
+// replicas reject it, but for one of generation 1 from before the upgrade, which other
+// members have applied: it halts one that is to apply it now.
+func (n *Node) unframed(index uint64, data []byte) error {
+	rejected := errors.Wrapf(ErrRejected, "atrest: entry %d is in clear above the Raft cutover", index)
+	if n.first() || index > n.file.Through() {
+		return rejected
+	}
+	_, err := n.keys.RaftGeneration1().Open(nil, data)
+	switch {
+	case err == nil:
+		return errors.Newf("atrest: entry %d is of generation 1, and this member had not applied it when it was upgraded: "+
+			"restore a snapshot in this start, or let it join again with an empty directory", index)
+	case errors.Is(err, keystore.ErrUnknownKey) && n.knowsRaftKey(data):
+		return errAwaited
+	}
+	return rejected
+}
+
+// knowsRaftKey reports whether an envelope names a Raft key of the state.
+func (n *Node) knowsRaftKey(env []byte) bool {
+	h, err := envelope.ParseHeader(env)
+	if err != nil || h.Suite != envelope.AES256GCM {
+		return false
+	}
+	k, ok := n.State().Key(h.KeyID)
+	return ok && k.Purpose == key.Raft
 }
 
 func (n *Node) aboveCutover(index uint64) bool {

@@ -124,8 +124,11 @@ func (n *Node) Restore(ctx context.Context, snap []byte) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed() {
+	switch {
+	case n.closed():
 		return ErrClosed
+	case n.tookOver:
+		return errors.Wrap(ErrOrder, "atrest: Restore in a start that takes over; CatchUp first, and restore in the next start")
 	}
 	now := n.State()
 	if err := guard.Divergence(now, p.state); err != nil {
@@ -214,7 +217,7 @@ func (n *Node) verifyUnwrapped(ctx context.Context, p part) (map[key.ID]key.DEK,
 	}
 	dek, ok := deks[p.key]
 	if !ok {
-		return nil, n.verify(p) // it arrived meanwhile
+		return deks, n.verify(p) // it arrived meanwhile
 	}
 	return deks, verifyWith(dek, p)
 }

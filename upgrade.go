@@ -24,6 +24,10 @@ type UpgradeConfig struct {
 	Dir  string
 	Name string
 	KEK  *kek.Set
+	// Applied is the index of the last entry that the first member has applied, durably:
+	// the same on each. Every other one has applied it too; what a member of them has
+	// not, it halts at.
+	Applied uint64
 	// Adopt is nil on the first member, which makes the new state. For each other
 	// member it is the Snapshot of the first one's Node after its upgrade.
 	Adopt []byte
@@ -109,6 +113,9 @@ func (n *Node) upgrade(ctx context.Context, cfg UpgradeConfig) (*Upgraded, error
 	if err := n.checkRows(old, n.file.Epoch); err != nil {
 		return nil, err
 	}
+	if cfg.Applied < old.Index() {
+		return nil, configError("UpgradeConfig.Applied is %d, and this node's key state is that of entry %d: give the applied index of the first member", cfg.Applied, old.Index())
+	}
 	next, err := n.upgraded(ctx, old, cfg.Adopt)
 	if err != nil {
 		return nil, err
@@ -120,7 +127,7 @@ func (n *Node) upgrade(ctx context.Context, cfg UpgradeConfig) (*Upgraded, error
 	if err := n.unlockView(); err != nil {
 		return nil, err
 	}
-	if err := n.replaceView(ctx, cfg.Dir, next); err != nil {
+	if err := n.replaceView(ctx, cfg, next); err != nil {
 		return nil, err
 	}
 	return u, n.retire(cfg.Dir, meta)
@@ -207,11 +214,11 @@ func (n *Node) keptEpoch(next *applier.State, id key.ID) uint16 {
 }
 
 // replaceView puts a keys.json of version 3 in place of the view.
-func (n *Node) replaceView(ctx context.Context, dir string, next *applier.State) error {
+func (n *Node) replaceView(ctx context.Context, cfg UpgradeConfig, next *applier.State) error {
 	ctx, cancel := context.WithTimeout(ctx, n.opts.kekTimeout)
 	defer cancel()
-	file, err := sidecar.Replace(ctx, dir, uint64(n.id), n.keks, func(tx *sidecar.Tx) error {
-		if err := tx.SetThrough(n.file.Through()); err != nil {
+	file, err := sidecar.Replace(ctx, cfg.Dir, uint64(n.id), n.keks, func(tx *sidecar.Tx) error {
+		if err := tx.SetThrough(max(n.file.Through(), cfg.Applied)); err != nil {
 			return err
 		}
 		for k := range next.Keys() {
@@ -234,7 +241,11 @@ func (n *Node) replaceView(ctx context.Context, dir string, next *applier.State)
 
 // retire takes keys.meta.json out of the way once nothing needs it.
 func (n *Node) retire(dir, meta string) error {
-	if err := n.opts.fsys.Rename(meta, meta+".generation1"); err != nil {
+	err := n.opts.fsys.Rename(meta, meta+".generation1")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a start in generation 2 was faster
+	}
+	if err != nil {
 		return errors.Wrapf(err, "atrest: the upgrade is done; %s is not needed any more and could not be renamed", meta)
 	}
 	return errors.Wrapf(n.opts.fsys.SyncDir(dir), "atrest: the upgrade is done; renaming %s is not durable yet", meta)

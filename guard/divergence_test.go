@@ -66,6 +66,19 @@ func found(t testing.TB, index uint64, salt byte, ids ...key.ID) *applier.State 
 	return s
 }
 
+// cutFound is one with a storage cutover that does not say where.
+func cutFound(t testing.TB, index uint64) *applier.State {
+	t.Helper()
+	s, err := applier.TakeOver(applier.Found{
+		Index: index, Storage: 7, Raft: 2, StorageCutover: applier.Cutover{Active: true},
+		Keys: []applier.Key{
+			{ID: 2, Purpose: key.Raft, Container: []byte{2}}, {ID: 7, Purpose: key.Storage, Container: []byte{7, 1}},
+		},
+	})
+	require.NoError(t, err)
+	return s
+}
+
 func TestDivergence(t *testing.T) {
 	var (
 		storage = applier.EnableStorage{Key: 1, Proposer: applier.WriterRow{Key: 1, Node: 5, Epoch: 1}}
@@ -107,6 +120,8 @@ func TestDivergence(t *testing.T) {
 		{"a key that the newer one lacks", rotated, state(t, first, at{6, rotation(t, 8, 0)}), "the same key 7"},
 		{"another key under one id", rotated, state(t, first, at{6, rotation(t, 7, 1)}), "the same key 7"},
 		{"generation 1, the same", found(t, 5, 1, 7), found(t, 6, 1, 7, 8), ""},
+		{"generation 1, the newer one lacks the cutover", cutFound(t, 5), found(t, 6, 1, 7), "not at all"},
+		{"generation 1, one that does not know where", found(t, 5, 1, 7), cutFound(t, 6), ""},
 		{"generation 1, another cluster under the same KEK", found(t, 5, 1, 7), found(t, 6, 1, 8), "the same key 7"},
 		{"generation 1, another purpose", found(t, 5, 1, 7, 8), found(t, 6, 1, 7, 8), ""},
 		{"generation 1, another key under one id", found(t, 5, 1, 7), found(t, 6, 2, 7), "the same key 7"},

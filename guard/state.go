@@ -77,12 +77,13 @@ func contradiction(a, b *applier.State) string {
 	if a.Newer(b) {
 		older, newer = b, a
 	}
-	switch unknown := unknownIndex(a) != unknownIndex(b); {
+	unknown := newer.StorageCutover().Active && unknownIndex(a) != unknownIndex(b)
+	switch {
 	case !unknown && !follows(older.StorageCutover(), newer.StorageCutover(), older.Index()):
 		return cutovers("storage", a.StorageCutover(), b.StorageCutover())
 	case !follows(older.RaftCutover(), newer.RaftCutover(), older.Index()):
 		return cutovers("raft", a.RaftCutover(), b.RaftCutover())
-	case !unknown && a.Index() == b.Index() && a.Digest() != b.Digest():
+	case !(unknown && older.StorageCutover().Active) && a.Index() == b.Index() && a.Digest() != b.Digest():
 		return fmt.Sprintf("have the digests %.8x and %.8x", a.Digest(), b.Digest())
 	}
 	for k := range older.Keys() {

@@ -34,6 +34,7 @@ type File struct {
 	rewrapping chan struct{} // holds one while a Rewrap runs
 
 	mu     sync.Mutex // held by a writer
+	draft  bool       // nothing is written yet
 	lock   io.Closer  // nil when closed
 	poison error
 	buf    []byte // for the next write
@@ -75,6 +76,35 @@ func create(ctx context.Context, dir string, node uint64, w KeyWrapper, fileKey 
 // Open never lose anything.
 func Replace(ctx context.Context, dir string, node uint64, w KeyWrapper, fn func(tx *Tx) error, opts ...Option) (*File, error) {
 	return lockAnd(dir, node, w, opts, func(f *File) error { return f.make(ctx, node, secret.Random(), fn) })
+}
+
+// Draft is Replace that writes nothing, however often the File is updated, until
+// [File.Publish]. It is for a take-over that something else may refuse yet.
+func Draft(ctx context.Context, dir string, node uint64, w KeyWrapper, fn func(tx *Tx) error, opts ...Option) (*File, error) {
+	return lockAnd(dir, node, w, opts, func(f *File) error {
+		f.draft = true
+		return f.make(ctx, node, secret.Random(), fn)
+	})
+}
+
+// Publish writes a draft, in one write. From then on the File is as any other; errors
+// are those of Update, and after one that does not match [ErrPoisoned] it is a draft
+// still.
+func (f *File) Publish() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.usableLocked(); err != nil {
+		return pathError(f.path, err)
+	}
+	if !f.draft {
+		return nil
+	}
+	whole := f.current.Load()
+	if err := f.write(whole); err != nil {
+		return pathError(f.path, err)
+	}
+	f.draft = false
+	return nil
 }
 
 // make writes a new file with what fn sets.

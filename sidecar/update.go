@@ -76,6 +76,16 @@ func (f *File) replace(next *content) error {
 	if next.equal(f.current.Load()) {
 		return nil
 	}
+	if !f.draft {
+		if err := f.write(next); err != nil {
+			return err
+		}
+	}
+	f.current.Store(next)
+	return nil
+}
+
+func (f *File) write(next *content) error {
 	f.buf = next.appendTo(f.buf[:0], f.macKey)
 	if len(f.buf) > MaxSize {
 		return fmt.Errorf("%w: it would be %d bytes, want at most %d", ErrTooLarge, len(f.buf), MaxSize)
@@ -85,11 +95,7 @@ func (f *File) replace(next *content) error {
 		f.poison = fmt.Errorf("%w: %w", ErrPoisoned, err)
 		return f.poison
 	}
-	if err != nil {
-		return err
-	}
-	f.current.Store(next)
-	return nil
+	return err
 }
 
 // Epoch returns the epoch of a key as this transaction has left it.
