@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -173,11 +174,11 @@ func TestTakeOverAtAnotherIndexIsRefused(t *testing.T) {
 // partOutage is a KEK that cannot open one wrap.
 type partOutage struct {
 	kek.KEK
-	wrap []byte
+	wrap atomic.Pointer[[]byte]
 }
 
 func (o *partOutage) Unwrap(ctx context.Context, wrapped, ad []byte) ([]byte, error) {
-	if bytes.Equal(wrapped, o.wrap) {
+	if w := o.wrap.Load(); w != nil && bytes.Equal(wrapped, *w) {
 		return nil, fmt.Errorf("%w: for this one", kek.ErrUnreachable)
 	}
 	return o.KEK.Unwrap(ctx, wrapped, ad)
@@ -198,7 +199,7 @@ func TestGeneration1WithoutTheActiveKey(t *testing.T) {
 			active, _ := h.node.State().Active(p)
 			require.NoError(t, h.node.Close())
 
-			o.wrap = active.Container
+			o.wrap.Store(&active.Container)
 			n, err := h.open(h.mode())
 			require.NoError(t, err)
 			defer n.Close()
@@ -213,6 +214,43 @@ func TestGeneration1WithoutTheActiveKey(t *testing.T) {
 			require.ErrorIs(t, err, atrest.ErrRetry)
 		})
 	}
+}
+
+// Whether an entry of generation 1 halts an upgraded member does not depend on which keys
+// are loaded: it is waited for.
+func TestPayloadOfGeneration1WhoseKeyIsMissing(t *testing.T) {
+	h := newFirstHost(t, "v2")
+	o := &partOutage{KEK: h.kek}
+	h.keks = must(kek.NewSet(o))
+	h.start(h.mode())
+	missed := must(h.node.Raft().Seal(nil, []byte("missed")))
+	require.NoError(t, h.node.Close())
+	at := h.last() + 1
+	_, err := h.upgrade(atrest.UpgradeConfig{Applied: at})
+	require.NoError(t, err)
+	h.start()
+	active, _ := h.node.State().Active(key.Raft)
+	require.NoError(t, h.node.Close())
+	o.wrap.Store(&must(key.ParseContainer(active.Container)).Recipients[0].Wrap)
+	h.start()
+	result := make(chan error)
+	go func() {
+		_, err := h.node.Raft().Open(nil, at, missed)
+		result <- err
+	}()
+	_, err = h.node.Raft().Open(nil, at+1000, missed)
+	require.ErrorIs(t, err, atrest.ErrRejected, "from after the upgrade")
+	_, err = h.node.Raft().Open(nil, at, []byte("in clear"))
+	require.ErrorIs(t, err, atrest.ErrRejected)
+	select {
+	case err := <-result:
+		t.Fatal("it did not wait", err)
+	default:
+	}
+	o.wrap.Store(nil)
+	err = <-result
+	require.ErrorContains(t, err, "had not applied it when it was upgraded")
+	require.NotErrorIs(t, err, atrest.ErrRejected)
 }
 
 // Empty payloads are never sealed in generation 1, above the cutover too.
