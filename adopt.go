@@ -43,12 +43,11 @@ func (n *Node) adopted(ctx context.Context, old *applier.State, snap []byte) (*a
 // succeeds refuses a state that forgets what another one knew: a cutover, after which a
 // value would be stored in clear, a key, or an epoch that somebody has used.
 func succeeds(old, next *applier.State) error {
-	for what, c := range map[string][2]applier.Cutover{
-		"storage": {old.StorageCutover(), next.StorageCutover()}, "Raft": {old.RaftCutover(), next.RaftCutover()},
-	} {
-		if c[0].Active && (!c[1].Active || c[0].Index != c[1].Index && c[0].Index*c[1].Index != 0) {
-			return errors.Wrapf(ErrOtherCluster, "atrest: it does not have this node's %s cutover at entry %d", what, c[0].Index)
-		}
+	if was := old.StorageCutover(); !keeps(was, next.StorageCutover()) {
+		return errors.Wrapf(ErrOtherCluster, "atrest: it does not have this node's storage cutover at entry %d", was.Index)
+	}
+	if was := old.RaftCutover(); !keeps(was, next.RaftCutover()) {
+		return errors.Wrapf(ErrOtherCluster, "atrest: it does not have this node's Raft cutover at entry %d", was.Index)
 	}
 	for k := range old.Keys() {
 		if other, ok := next.Key(k.ID); !ok || other.Purpose != k.Purpose || other.State == key.Destroyed {
@@ -61,6 +60,13 @@ func succeeds(old, next *applier.State) error {
 		}
 	}
 	return nil
+}
+
+// keeps reports whether a cutover is still there. Index 0 is that of one whose entry is
+// not known.
+func keeps(was, is applier.Cutover) bool {
+	known := was.Index != 0 && is.Index != 0
+	return !was.Active || is.Active && (!known || was.Index == is.Index)
 }
 
 // sameDEK unwraps a key in both forms: this node's KEKs open the new one, and it is what

@@ -58,11 +58,13 @@ func (i BackupInfo) String() string {
 //
 // The backup is registered before the data is taken, see [Node.NewBackup], so that none
 // of its keys is destroyed while it exists. One that is not, that was registered after
-// index or before the last rotation, is [ErrOrder]; [ErrRetry] where the active storage
-// key is not loaded. write takes its view of the host's
-// store before it writes the first byte, or is given one that was taken before: what it
-// writes may not have changed since. After an error w does not have a backup: remove it
-// and propose [Node.NewBackupForgotten]. Making w durable is the host's.
+// index or before the last rotation, is [ErrOrder]; [ErrRetry] says that the active
+// storage key is not loaded.
+//
+// write takes its view of the host's store before it writes the first byte, or is given
+// one that was taken before: what it writes may not have changed since. Making w durable
+// is the host's. After an error w does not have a backup: remove it and propose
+// [Node.NewBackupForgotten].
 func (n *Node) WriteBackup(ctx context.Context, w io.Writer, id applier.BackupID, index uint64, write func(w io.Writer) error) (BackupInfo, error) {
 	var k streamKey
 	var err error

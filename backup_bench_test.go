@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/atrestdb/atrest"
-	"github.com/atrestdb/atrest/internal/crashfs"
 )
 
 // BenchmarkBackup writes and verifies backups of 64 MiB, beside the digest alone, which
@@ -17,8 +16,7 @@ import (
 func BenchmarkBackup(b *testing.B) {
 	const size = 64 << 20
 	data := make([]byte, size)
-	disk := crashfs.New()
-	disk.Mkdir(dir)
+	disk := newDisk()
 	keks := set(b, "kms:a")
 	l, err := atrest.OpenLocal(b.Context(), atrest.LocalConfig{Dir: dir, KEK: keks}, atrest.WithFS(disk))
 	require.NoError(b, err)

@@ -16,7 +16,6 @@ import (
 
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/applier"
-	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/kek/kektest"
 	"github.com/atrestdb/atrest/key"
@@ -203,8 +202,7 @@ func TestImportWithTheWrongKEK(t *testing.T) {
 	file := localBackup(t, nil, keks)
 	b, err := atrest.ReadBackup(t.Context(), bytes.NewReader(file), keks)
 	require.NoError(t, err)
-	disk := crashfs.New()
-	disk.Mkdir(dir)
+	disk := newDisk()
 	begin := func(keks *kek.Set) (*atrest.Local, error) {
 		return atrest.ImportLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: keks}, b.Part(), atrest.WithFS(disk))
 	}
@@ -223,8 +221,7 @@ func TestImportIntoAClosedNode(t *testing.T) {
 	keks := set(t, "kms:a")
 	b, err := atrest.ReadBackup(t.Context(), bytes.NewReader(localBackup(t, nil, keks)), keks)
 	require.NoError(t, err)
-	disk := crashfs.New()
-	disk.Mkdir(dir)
+	disk := newDisk()
 	n, err := atrest.Open(t.Context(), atrest.Config{Dir: dir, Name: "n", KEK: keks, Propose: noPropose}, atrest.WithFS(disk))
 	require.NoError(t, err)
 	require.NoError(t, n.Close())
@@ -233,8 +230,7 @@ func TestImportIntoAClosedNode(t *testing.T) {
 
 // The backup of an embedded database has the index of its key state.
 func TestLocalWriteBackup(t *testing.T) {
-	disk := crashfs.New()
-	disk.Mkdir(dir)
+	disk := newDisk()
 	keks := set(t, "kms:a")
 	l, err := atrest.OpenLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: keks}, atrest.WithFS(disk))
 	require.NoError(t, err)
@@ -271,8 +267,7 @@ func TestBackupContextThatEndsWithEOF(t *testing.T) {
 // A KEK that opens the key of the MAC and not the others is the wrong one, not one to
 // wait for, and spoils no directory either.
 func TestImportWithAKEKForSomeKeys(t *testing.T) {
-	disk := crashfs.New()
-	disk.Mkdir(dir)
+	disk := newDisk()
 	first := set(t, "kms:a")
 	l, err := atrest.OpenLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: first}, atrest.WithFS(disk))
 	require.NoError(t, err)
@@ -285,8 +280,7 @@ func TestImportWithAKEKForSomeKeys(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
 
-	to := crashfs.New()
-	to.Mkdir(dir)
+	to := newDisk()
 	begin := func(keks *kek.Set) error {
 		l, err := atrest.ImportLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: keks}, part, atrest.WithFS(to))
 		if err == nil {
@@ -438,8 +432,7 @@ func TestBackupOfALaterVersion(t *testing.T) {
 
 // A backup brings keys that were destroyed as what they are.
 func TestBackupWithADestroyedKey(t *testing.T) {
-	disk := crashfs.New()
-	disk.Mkdir(dir)
+	disk := newDisk()
 	keks := set(t, "kms:a")
 	l, err := atrest.OpenLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: keks}, atrest.WithFS(disk))
 	require.NoError(t, err)
@@ -463,8 +456,7 @@ func TestImportsAtOnce(t *testing.T) {
 	keks := set(t, "kms:a")
 	b, err := atrest.ReadBackup(t.Context(), bytes.NewReader(localBackup(t, nil, keks)), keks)
 	require.NoError(t, err)
-	disk := crashfs.New()
-	disk.Mkdir(dir)
+	disk := newDisk()
 	n, err := atrest.Open(t.Context(), atrest.Config{Dir: dir, Name: "n", KEK: keks, Propose: noPropose}, atrest.WithFS(disk))
 	require.NoError(t, err)
 	defer n.Close()

@@ -21,7 +21,6 @@ import (
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/applier"
 	"github.com/atrestdb/atrest/guard"
-	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/kek/kektest"
 	"github.com/atrestdb/atrest/key"
@@ -188,8 +187,7 @@ func (l *limited) Write(b []byte) (int, error) {
 // localBackup is a backup of an embedded database with some data.
 func localBackup(t testing.TB, data []byte, keks *kek.Set) []byte {
 	t.Helper()
-	disk := crashfs.New()
-	disk.Mkdir(dir)
+	disk := newDisk()
 	l, err := atrest.OpenLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: keks}, atrest.WithFS(disk))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, l.Close()) }()

@@ -41,9 +41,9 @@ type Backup struct {
 // counts as long as the Backup is used.
 //
 // What is not a whole backup, or does not open with these KEKs, is [ErrBackup], here or
-// when the data is read, with [ErrVersion] beside it where a later version wrote it; [kek.ErrWrongKey] where the KEK is not the right one or the
-// wrap of a key is damaged. An error that matches [ErrRetry] means that a KEK could not
-// be reached.
+// when the data is read, with [ErrVersion] beside it where a later version wrote it;
+// [kek.ErrWrongKey] where the KEK is not the right one or the wrap of a key is damaged. An
+// error that matches [ErrRetry] means that a KEK could not be reached.
 func ReadBackup(ctx context.Context, r io.Reader, keks *kek.Set, opts ...Option) (*Backup, error) {
 	n, err := scratch(keks, opts)
 	if err != nil {
@@ -63,10 +63,7 @@ func scratch(keks *kek.Set, opts []Option) (*Node, error) {
 	if keks == nil {
 		return nil, guard.KEK(nil)
 	}
-	o := defaults()
-	for _, opt := range opts {
-		opt(&o)
-	}
+	o := with(opts)
 	o.first = nil
 	if err := o.check(); err != nil {
 		return nil, err

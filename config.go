@@ -62,6 +62,15 @@ func defaults() options {
 	}
 }
 
+// with is what the defaults become by options.
+func with(opts []Option) options {
+	o := defaults()
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
+}
+
 // WithGroup names the Raft group whose payloads are sealed. The label is part of
 // what they are bound to, so it must be the same on all members and never change.
 func WithGroup(label string) Option { return func(o *options) { o.group = label } }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/envelope"
-	"github.com/atrestdb/atrest/internal/crashfs"
 )
 
 // Strict FIPS mode is a matter of how a process starts, so the test runs itself. What
@@ -58,8 +57,7 @@ func TestRefusalsInStrictFIPSMode(t *testing.T) {
 		"XChaCha20-Poly1305": atrest.WithSealing(envelope.WithXChaCha()),
 		"generation-1 mode":  atrest.WithGeneration1(atrest.Generation1{}),
 	} {
-		disk := crashfs.New()
-		disk.Mkdir(dir)
+		disk := newDisk()
 		_, err := atrest.Open(t.Context(), atrest.Config{Dir: dir, Name: "n", KEK: fixedKEK(t), Propose: noPropose}, opt, atrest.WithFS(disk))
 		require.ErrorIs(t, err, atrest.ErrConfig)
 		require.ErrorContains(t, err, name)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/applier"
-	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/key"
 )
 
@@ -72,8 +71,6 @@ func TestClusterFromGeneration1ToGeneration2(t *testing.T) {
 		c.stop()
 		require.NoError(t, a.snapshot())
 		c.wipe()
-		c.fs = crashfs.New()
-		c.fs.Mkdir(dir)
 		c.disk.snap, c.disk.first = a.disk.snap, a.disk.snap.applied+1
 		require.NoError(t, c.start())
 		put(c)

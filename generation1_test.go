@@ -147,8 +147,14 @@ func (h *firstHost) start(opts ...atrest.Option) {
 	h.node, err = h.open(opts...)
 	require.NoError(h.t, err)
 	h.t.Cleanup(func() { require.NoError(h.t, h.node.Close()) })
-	require.NoError(h.t, h.node.CatchUp(h.t.Context(), atrest.View{Applied: h.last(), First: h.last() + 1, Snapshot: h.last(), HadKeys: true}))
+	require.NoError(h.t, h.node.CatchUp(h.t.Context(), h.seen()))
 	require.NoError(h.t, h.node.Ready(h.t.Context()))
+}
+
+// seen is what a host says that has applied all of its log and has a snapshot.
+func (h *firstHost) seen() atrest.View {
+	last := h.last()
+	return atrest.View{Applied: last, First: last + 1, Snapshot: last, HadKeys: true}
 }
 
 // view reads keys.json.
@@ -349,7 +355,7 @@ func TestAdmitWaitsForTheRegistration(t *testing.T) {
 	h.node, err = h.open(h.mode())
 	require.NoError(t, err)
 	defer h.node.Close()
-	require.NoError(t, h.node.CatchUp(t.Context(), atrest.View{Applied: h.last(), First: h.last() + 1, Snapshot: h.last(), HadKeys: true}))
+	require.NoError(t, h.node.CatchUp(t.Context(), h.seen()))
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

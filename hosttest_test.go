@@ -28,6 +28,13 @@ const (
 	keysJSON = dir + "/keys.json"
 )
 
+// newDisk has an empty directory for a node.
+func newDisk() *crashfs.FS {
+	f := crashfs.New()
+	f.Mkdir(dir)
+	return f
+}
+
 // world is a cluster of hosts in one process: a log, which has a leader but no
 // elections, and members that apply it. It lives in a bubble of synctest, so that
 // nothing waits for a clock, and settle knows when nothing moves any more.
@@ -142,8 +149,7 @@ func (w *world) join(names ...string) []*member {
 
 // wipe gives a member an empty disk.
 func (m *member) wipe() {
-	m.fs = crashfs.New()
-	m.fs.Mkdir(dir)
+	m.fs = newDisk()
 	m.disk = disk{store: map[string]value{}, first: 1}
 }
 

@@ -63,11 +63,7 @@ func tryImport(ctx context.Context, keks *kek.Set, snap []byte, opts []Option) e
 
 func openLocal(ctx context.Context, cfg LocalConfig, before func(*Node) error, opts []Option) (*Local, error) {
 	l := &Local{}
-	o := defaults()
-	for _, opt := range opts {
-		opt(&o)
-	}
-	if o.first != nil {
+	if with(opts).first != nil {
 		return nil, configError("an embedded database has no generation-1 mode: leave out WithGeneration1")
 	}
 	n, err := Open(ctx, Config{Dir: cfg.Dir, Name: localName, KEK: cfg.KEK, Propose: l.propose}, opts...)

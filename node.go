@@ -43,7 +43,7 @@ type Node struct {
 	mu       sync.Mutex // of every change of keys
 	phase    phase
 	fresh    bool                // keys.json was made by this start
-	tookOver bool                // from the reference system
+	taking   bool                // over, and keys.meta.json is a draft
 	imported bool                // so was the cluster
 	epochs   map[key.ID]uint16   // taken by this load, for counted nonces
 	counted  map[key.ID]bool     // the epoch is registered: our entry was applied

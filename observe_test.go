@@ -14,7 +14,6 @@ import (
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/applier"
 	"github.com/atrestdb/atrest/envelope"
-	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/key"
 )
 
@@ -166,8 +165,7 @@ func TestLogWithoutALogger(t *testing.T) {
 
 // The first thing that an observer hears of a start is what the processor is good at.
 func TestStartReportsWhatTheHardwareFavours(t *testing.T) {
-	disk := crashfs.New()
-	disk.Mkdir(dir)
+	disk := newDisk()
 	seen := make(heard, 64)
 	l, err := atrest.OpenLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: set(t, "kms:a")}, atrest.WithFS(disk), atrest.WithObserver(seen))
 	require.NoError(t, err)

@@ -24,10 +24,7 @@ import (
 // [ErrRetry] may pass: no active key could be unwrapped, because the key service
 // did not answer. Close ends the node.
 func Open(ctx context.Context, cfg Config, opts ...Option) (*Node, error) {
-	o := defaults()
-	for _, opt := range opts {
-		opt(&o)
-	}
+	o := with(opts)
 	if err := cfg.check(o); err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/envelope"
-	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/kek/kektest"
 	"github.com/atrestdb/atrest/key"
@@ -194,8 +193,7 @@ func TestValuesOpenAcrossGenerations(t *testing.T) {
 		part, err := h.node.Snapshot()
 		require.NoError(rt, err)
 		require.NoError(rt, h.node.Close())
-		disk := crashfs.New()
-		disk.Mkdir(dir)
+		disk := newDisk()
 		l, err := atrest.ImportLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: h.keks}, part, atrest.WithFS(disk))
 		require.NoError(rt, err)
 		check(l.Storage())

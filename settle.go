@@ -109,7 +109,7 @@ func (n *Node) settle(p key.Purpose) error {
 		return n.keys.Deactivate(p)
 	case !ok:
 		return nil
-	case n.tookOver: // CatchUp may refuse yet
+	case n.taking: // CatchUp may refuse yet
 		return nil
 	case (n.counted[want] || n.first()) && !n.spent[want] && n.epochs[want] != 0:
 		n.spent[want] = true

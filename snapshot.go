@@ -127,7 +127,7 @@ func (n *Node) Restore(ctx context.Context, snap []byte) error {
 	switch {
 	case n.closed():
 		return ErrClosed
-	case n.tookOver:
+	case n.taking:
 		return errors.Wrap(ErrOrder, "atrest: Restore in a start that takes over; CatchUp first, and restore in the next start")
 	}
 	now := n.State()

@@ -12,7 +12,6 @@ import (
 
 	"github.com/atrestdb/atrest"
 	"github.com/atrestdb/atrest/applier"
-	"github.com/atrestdb/atrest/internal/crashfs"
 	"github.com/atrestdb/atrest/kek"
 	"github.com/atrestdb/atrest/key"
 	"github.com/atrestdb/atrest/keystore"
@@ -115,8 +114,7 @@ func TestStreamWhoseKeyIsNotLoaded(t *testing.T) {
 // be cloned while one is written.
 func TestStreamsWithExtendedOnlyDrawTheirNonces(t *testing.T) {
 	for _, opts := range [][]atrest.Option{nil, {atrest.WithExtendedOnly()}} {
-		disk := crashfs.New()
-		disk.Mkdir(dir)
+		disk := newDisk()
 		opts = append(opts, atrest.WithFS(disk))
 		l, err := atrest.OpenLocal(t.Context(), atrest.LocalConfig{Dir: dir, KEK: set(t, "kms:a")}, opts...)
 		require.NoError(t, err)

@@ -74,10 +74,7 @@ func (u Upgraded) String() string {
 // short is repeated: where keys.json is of version 3 already, only the renaming is left,
 // and nothing that the node has done since is undone.
 func Upgrade(ctx context.Context, cfg UpgradeConfig, opts ...Option) (*Upgraded, error) {
-	o := defaults()
-	for _, opt := range opts {
-		opt(&o)
-	}
+	o := with(opts)
 	o.first, o.extended, o.several = &Generation1{}, false, false // what the host runs with later
 	propose := func(context.Context, []byte) error { return errors.New("atrest: an upgrade proposes nothing") }
 	c := Config{Dir: cfg.Dir, Name: cfg.Name, KEK: cfg.KEK, Propose: propose}
