@@ -95,10 +95,20 @@ func (s *story) home(r *replica) string { return filepath.Join(s.dir, r.name) }
 // leader is the node that makes entries.
 func (s *story) leader() *atrest.Node { return s.replicas[0].node }
 
-// change proposes an entry, for which a builder returned it and an error.
+// change proposes an entry, for which a builder returned it and an error. Each replica
+// unwraps what the entry brings before it commits, so that none seals under the key
+// before for a while.
 func (s *story) change(entry []byte, err error) error {
 	if err != nil {
 		return err
+	}
+	for _, r := range s.replicas {
+		if r.node == nil {
+			continue // it is down
+		}
+		if err := r.node.Prepare(context.Background(), entry); err != nil {
+			return err
+		}
 	}
 	outcome, err := s.propose(entry)
 	if err == nil && outcome.Kind != applier.Applied {
