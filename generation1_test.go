@@ -319,7 +319,10 @@ func (r registrations) Observe(e atrest.Event) {
 // The other members take the first one's state and keep their epochs.
 func TestUpgradeOfAnotherMember(t *testing.T) {
 	first := newFirstHost(t, "v2")
-	first.start(first.mode())
+	registered := make(registrations, 8)
+	first.start(first.mode(), atrest.WithObserver(registered))
+	<-registered // for both keys: the other one may have come as far by itself
+	<-registered
 	require.NoError(t, first.node.Close())
 	_, err := first.upgrade(atrest.UpgradeConfig{})
 	require.NoError(t, err)
